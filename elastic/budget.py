@@ -244,7 +244,8 @@ def count_marker(ids: Sequence[int], marker: Sequence[int]) -> int:
     return count
 
 
-# Text that may stand before and after a marker in a completion; a marker must have the same ids in all of them.
+# Text that may stand before and after a marker in a completion: its ids must be the same there as alone, set directly
+# against the text or (for tokenizers of whole words) with a space between.
 _MARKER_CONTEXTS = (("\n", ""), ("7", ""), (".", ""), ("", "\n"), ("", "\n\n"))
 
 
@@ -259,8 +260,8 @@ def _marker_ids(tokenizer, marker: str, field: str) -> tuple[int, ...]:
             f"trained with, or add it (tokenizer.add_tokens) and resize the model's embeddings."
         )
     for before, after in _MARKER_CONTEXTS:
-        in_context = tokenizer.encode(before + marker + after, add_special_tokens=False)
-        if count_marker(in_context, ids) != 1:
+        texts = (before + gap + marker + gap + after for gap in ("", " "))
+        if all(count_marker(tokenizer.encode(text, add_special_tokens=False), ids) != 1 for text in texts):
             raise ValueError(
                 f"{field} is {marker!r}, which the tokenizer splits differently between {before!r} and {after!r} than "
                 f"alone: add it as a token of its own (tokenizer.add_tokens), or choose another marker."

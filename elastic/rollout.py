@@ -1,0 +1,216 @@
+"""Rollout: one sampled completion by segment, its masks, and the invariants that make it trustworthy.
+
+    prompt | thinking ... end marker | solution ... EOS          closed by the policy (`natural`)
+    prompt | thinking ...  [bridge]  | solution ... EOS          closed by the system (`budget`)
+
+Masks come from lengths and authorship, never from searching for a token id.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from elastic.budget import UNLIMITED, Budget, ReasoningTokens, count_marker
+
+
+class ThinkingStopReason(StrEnum):
+    """Why the thinking phase ended."""
+
+    NATURAL = "natural"
+    """The policy sampled the end marker within its thinking budget."""
+    BUDGET = "budget"
+    """The thinking budget was spent without the end marker; the system inserted the bridge."""
+    EOS = "eos"
+    """The policy sampled EOS while thinking: the rollout ends there, with an empty solution."""
+    LENGTH = "length"
+    """The total budget or the model's context ran out while thinking: nothing is inserted, the solution is empty."""
+
+
+class FinishReason(StrEnum):
+    """Why the rollout ended, in vLLM's words."""
+
+    STOP = "stop"
+    """The policy sampled EOS."""
+    LENGTH = "length"
+    """The solution budget, the total budget or the model's context was spent; no EOS is invented."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are sampled, in transformers' words and with its meaning; temperature 0 is greedy decoding."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+
+    def __post_init__(self):
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise ValueError(f"temperature is {self.temperature!r}: give a number of 0 (greedy) or more.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p!r}: give a number above 0, at most 1.")
+        if self.top_k < 0:
+            raise ValueError(f"top_k is {self.top_k!r}: give a whole number, 0 to keep every token.")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p is {self.min_p!r}: give a number from 0 to 1.")
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One sampled completion. Building an inconsistent one raises ValueError.
+
+    Attributes:
+        prompt_ids: the prompt, with thinking opened.
+        thinking_ids: what the policy sampled while thinking, its own end marker or EOS included.
+        bridge_ids: what the system inserted to close the thinking; empty unless the reason is `budget`.
+        solution_ids: what the policy sampled after the close, EOS included.
+        logprobs: log-probability of each policy-sampled token (thinking then solution) under the distribution that it
+            was drawn from; nats.
+        raw_logprobs: the same under the model's own distribution: temperature 1, nothing filtered; nats.
+        tokens: the markers and EOS ids that it was sampled with.
+    """
+
+    prompt_ids: Sequence[int]
+    thinking_ids: Sequence[int]
+    bridge_ids: Sequence[int]
+    solution_ids: Sequence[int]
+    budget: Budget
+    thinking_stop_reason: ThinkingStopReason
+    finish_reason: FinishReason
+    logprobs: Sequence[float]
+    raw_logprobs: Sequence[float]
+    tokens: ReasoningTokens = field(repr=False)
+
+    def __post_init__(self):
+        for problem, found in self._inconsistencies():
+            if found:
+                raise ValueError(f"Inconsistent rollout: {problem}. {self}")
+
+    def _inconsistencies(self):
+        t, s, total = self.budget.thinking, self.budget.solution, self.budget.total
+        yield "the prompt is empty", not self.prompt_ids
+        yield "more thinking tokens than the budget", _over(self.thinking_tokens, t)
+        yield "more solution tokens than the budget", _over(self.solution_tokens, s)
+        yield "more tokens than the total budget", _over(self.completion_tokens, total)
+        yield "one log-probability is needed for each sampled token", not (
+            len(self.logprobs) == len(self.raw_logprobs) == self.completion_tokens
+        )
+        yield "a log-probability is positive or not a number", not all(
+            logprob <= 1e-6 for logprob in (*self.logprobs, *self.raw_logprobs)
+        )
+        yield from self._thinking_inconsistencies()
+        yield from self._solution_inconsistencies()
+
+    def _thinking_inconsistencies(self):
+        reason, end, eos = self.thinking_stop_reason, self.tokens.end, self.tokens.eos
+        markers = count_marker(self.thinking_ids, end)
+        closes = tuple(self.thinking_ids[-len(end) :]) == end
+        eos_seen = sum(token in eos for token in self.thinking_ids)
+        if reason is ThinkingStopReason.NATURAL:
+            yield "a natural close has one end marker, at its end, and no EOS", not closes or markers > 1 or eos_seen
+        else:
+            yield "an end marker was sampled, but the close is not natural", markers
+        if reason is ThinkingStopReason.BUDGET:
+            yield "a forced close spends the thinking budget", self.thinking_tokens != self.budget.thinking
+            yield "a forced close inserts the bridge", tuple(self.bridge_ids) != self.tokens.bridge
+            yield "EOS was sampled in thinking, but the reason is not eos", eos_seen
+        else:
+            yield "a bridge was inserted, but the close is not forced", self.bridge_ids
+        if reason is ThinkingStopReason.EOS:
+            yield "the reason is eos without one EOS at the end", eos_seen != 1 or self.thinking_ids[-1] not in eos
+        if reason is ThinkingStopReason.LENGTH:
+            yield "EOS was sampled in thinking, but the reason is not eos", eos_seen
+
+    def _solution_inconsistencies(self):
+        eos = self.tokens.eos
+        eos_seen = sum(token in eos for token in self.solution_ids)
+        stopped = self.finish_reason is FinishReason.STOP
+        if self.thinking_stop_reason is ThinkingStopReason.EOS:
+            yield "a rollout that ended in thinking has a solution", self.solution_ids
+            yield "a rollout that ended by EOS must finish with stop", not stopped
+            return
+        if self.thinking_stop_reason is ThinkingStopReason.LENGTH:
+            yield "a rollout that ended in thinking has a solution", self.solution_ids
+            yield "a rollout cut in thinking must finish with length", stopped
+            return
+        ends = bool(self.solution_ids) and self.solution_ids[-1] in eos
+        yield "finish_reason stop needs one EOS, at the end", stopped and (not ends or eos_seen != 1)
+        yield "EOS was sampled, but finish_reason is length", not stopped and eos_seen
+
+    @property
+    def completion_ids(self) -> list[int]:
+        """Thinking, bridge and solution: all that follows the prompt."""
+        return [*self.thinking_ids, *self.bridge_ids, *self.solution_ids]
+
+    @property
+    def env_mask(self) -> list[int]:
+        """1 for each completion token that the policy sampled, 0 for what the system inserted (TRL's name)."""
+        return [1] * len(self.thinking_ids) + [0] * len(self.bridge_ids) + [1] * len(self.solution_ids)
+
+    @property
+    def completion_logprobs(self) -> list[float]:
+        """`logprobs` aligned with `completion_ids`; 0.0 where the system inserted, which `env_mask` masks."""
+        split = len(self.thinking_ids)
+        return [*self.logprobs[:split], *[0.0] * len(self.bridge_ids), *self.logprobs[split:]]
+
+    @property
+    def thinking_tokens(self) -> int:
+        """Tokens that the policy sampled while thinking; a natural end marker and an EOS count."""
+        return len(self.thinking_ids)
+
+    @property
+    def solution_tokens(self) -> int:
+        """Tokens that the policy sampled for the solution; its EOS counts."""
+        return len(self.solution_ids)
+
+    @property
+    def completion_tokens(self) -> int:
+        """All tokens that the policy sampled; what the system inserted does not count."""
+        return len(self.thinking_ids) + len(self.solution_ids)
+
+    @property
+    def forced(self) -> bool:
+        return self.thinking_stop_reason is ThinkingStopReason.BUDGET
+
+    @property
+    def solution_truncated(self) -> bool:
+        """Whether the rollout was cut before the policy ended it, in its solution or before one began."""
+        return self.finish_reason is FinishReason.LENGTH
+
+    @property
+    def reopened(self) -> int:
+        """Start markers sampled after the close; they bring no new budget."""
+        return count_marker(self.solution_ids, self.tokens.start)
+
+    @property
+    def extra_end_markers(self) -> int:
+        """End markers sampled after the close; they change nothing."""
+        return count_marker(self.solution_ids, self.tokens.end)
+
+
+def segment_texts(rollouts: Sequence[Rollout], tokenizer) -> tuple[list[str], list[str]]:
+    """(thinking_text, solution_text) of each rollout, as rewards receive them.
+
+    Both are decoded from their own ids, so no marker has to be found in a text. The end marker that closes the
+    thinking and the final EOS are left out; any other special token stays visible.
+    """
+    thinking, solution = [], []
+    for rollout in rollouts:
+        eos = rollout.tokens.eos
+        thinking_ids = list(rollout.thinking_ids)
+        if rollout.thinking_stop_reason is ThinkingStopReason.NATURAL:
+            thinking_ids = thinking_ids[: -len(rollout.tokens.end)]
+        thinking.append([token for token in thinking_ids if token not in eos])
+        solution.append([token for token in rollout.solution_ids if token not in eos])
+    return _decode(tokenizer, thinking), _decode(tokenizer, solution)
+
+
+def _decode(tokenizer, ids: list[list[int]]) -> list[str]:
+    return tokenizer.batch_decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def _over(count: int, bound: int) -> bool:
+    return bound != UNLIMITED and count > bound
