@@ -5,11 +5,12 @@ Nothing here imports torch or trl: rewards, plots and servers can use these word
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import yaml
 
 UNLIMITED = -1
 
@@ -72,17 +73,16 @@ class BudgetDistribution:
 
     @classmethod
     def parse(cls, spec: object, name: str) -> BudgetDistribution:
-        """Read `32`, `-1`, `null`, `{choices: [...], weights: [...]}`, `{uniform: [lo, hi]}` or `{log_uniform: [lo, hi]}`.
-
-        Text, as a command line gives it, is read as JSON first.
+        """Read a number of tokens (-1 or null: no limit), `{choices: [...], weights: [...]}`, `{uniform: [lo, hi]}` or
+        `{log_uniform: [lo, hi]}`. Text, as a command line gives it, is read as YAML, of which JSON is a part.
 
         Raises:
             ValueError: names the field, the value and the mend.
         """
         if isinstance(spec, str):
             try:
-                spec = json.loads(spec.replace("None", "null"))
-            except json.JSONDecodeError:
+                spec = yaml.safe_load(spec)
+            except yaml.YAMLError:
                 raise ValueError(f"{name} is {spec!r}: {_FORMS}") from None
         if not isinstance(spec, Mapping):
             return cls(name, choices=(validated_budget(spec, name),), weights=(1.0,))

@@ -95,11 +95,13 @@ class Rollout:
         yield "more thinking tokens than the budget", _over(self.thinking_tokens, t)
         yield "more solution tokens than the budget", _over(self.solution_tokens, s)
         yield "more tokens than the total budget", _over(self.completion_tokens, total)
-        yield "one log-probability is needed for each sampled token", not (
-            len(self.logprobs) == len(self.raw_logprobs) == self.completion_tokens
+        yield (
+            "one log-probability is needed for each sampled token",
+            not (len(self.logprobs) == len(self.raw_logprobs) == self.completion_tokens),
         )
-        yield "a log-probability is positive or not a number", not all(
-            logprob <= 1e-6 for logprob in (*self.logprobs, *self.raw_logprobs)
+        yield (
+            "a log-probability is positive or not a number",
+            not all(logprob <= 1e-6 for logprob in (*self.logprobs, *self.raw_logprobs)),
         )
         yield from self._thinking_inconsistencies()
         yield from self._solution_inconsistencies()

@@ -1,0 +1,191 @@
+"""What a recipe or a command line may say, and how it is read.
+
+The dataclasses here are the options that are ours; `elastic.config` joins them to TRL's. They import nothing heavy, so
+`--help` and a mistyped recipe answer at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+import yaml
+from transformers.hf_argparser import HfArgumentParser
+
+
+@dataclass
+class DataArguments:
+    """Which problems to train on."""
+
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "A hub id, or a local .json, .jsonl or .parquet file."}
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "The configuration of a hub data set."})
+    dataset_train_split: str = field(default="train", metadata={"help": "The split of a hub data set to train on."})
+    problem_column: str | None = field(
+        default=None, metadata={"help": "Column with the problem; unset, the one named problem, question or prompt."}
+    )
+    answer_column: str | None = field(
+        default=None, metadata={"help": "Column with the reference answer; unset, the one named answer or solution."}
+    )
+    prompt_suffix: str = field(
+        default="",
+        metadata={"help": "Text appended to each problem, such as the instruction to box the answer. Empty for none."},
+    )
+    system_prompt: str | None = field(default=None, metadata={"help": "A system message before each problem."})
+    max_prompt_length: int | None = field(
+        default=None,
+        metadata={"help": "Longest prompt in tokens; longer ones are dropped and counted. Unset, none is dropped."},
+    )
+
+
+@dataclass
+class RunArguments:
+    """What is rewarded, and how a run is named, continued and tracked."""
+
+    reward_funcs: list[str] | None = field(
+        default=None,
+        metadata={"help": "Rewards to sum: names in rewards.REWARDS, or dotted paths such as my_package.my_reward."},
+    )
+    resume: str = field(
+        default="auto",
+        metadata={
+            "help": "auto: go on from the last complete checkpoint in output_dir, if there is one. never: start anew, "
+            "and refuse an output_dir that holds checkpoints. Else the path of a checkpoint."
+        },
+    )
+    wandb_project: str | None = field(default=None, metadata={"help": "W&B project; unset, WANDB_PROJECT or elastic."})
+    wandb_entity: str | None = field(default=None, metadata={"help": "W&B entity; unset, WANDB_ENTITY or your own."})
+
+
+@dataclass
+class BudgetArguments:
+    """The budgets of a rollout, and what marks its phases."""
+
+    thinking_token_budget: dict | str | int | None = field(
+        default=-1,
+        metadata={
+            "help": "t, in sampled tokens: a number (0 closes at once, -1 is no limit), or a distribution drawn once "
+            "for each prompt: {choices: [...], weights: [...]}, {uniform: [lo, hi]} or {log_uniform: [lo, hi]}. A "
+            "data-set column of this name goes first. The paper trains with 1024."
+        },
+    )
+    solution_token_budget: dict | str | int | None = field(
+        default=-1,
+        metadata={"help": "s, in sampled tokens after the thinking is closed; forms as for thinking_token_budget."},
+    )
+    solution_truncated_reward: Literal["keep", "zero", "mask"] = field(
+        default="keep",
+        metadata={
+            "help": "A rollout that was cut before its EOS: keep grades what is there (as the paper does), zero "
+            "rewards it 0, mask grades it but leaves its tokens out of the loss."
+        },
+    )
+    reasoning_start_str: str = field(default="<think>", metadata={"help": "Text of the marker that opens thinking."})
+    reasoning_end_str: str = field(default="</think>", metadata={"help": "Text of the marker that ends thinking."})
+    wrap_up_str: str = field(
+        default="", metadata={"help": "Text inserted before the end marker at a forced close. The paper uses none."}
+    )
+    rollout_max_batch_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "Most tokens of KV cache that one slice of rollouts may need; larger batches are sampled slice by "
+            "slice. Unset, from the memory that is free."
+        },
+    )
+
+
+class Parser(HfArgumentParser):
+    """HfArgumentParser with a usage line that fits on a screen: these programs have hundreds of options."""
+
+    def __init__(self, dataclass_types: Sequence[type], prog: str, description: str = ""):
+        usage = f"{prog} --config RECIPE.yaml [--field value ...]"
+        super().__init__(dataclass_types, prog=prog, usage=usage, description=description, allow_abbrev=False)
+
+
+def parse(dataclass_types: Sequence[type], argv: Sequence[str], *, prog: str, description: str = "") -> tuple:
+    """Read `--config recipe.yaml` (flat, one field a line) and the command line, which wins, into the dataclasses.
+
+    Bad input prints one sentence that names the field, the value and the mend, and exits with code 2.
+    """
+    parser = Parser(dataclass_types, prog, description)
+    with sentence_on_error(prog):
+        recipe, command_line = _split_config(argv)
+        arguments = _recipe_arguments(parser, dataclass_types, recipe) if recipe else []
+        *parsed, unknown = parser.parse_args_into_dataclasses(
+            args=[*arguments, *command_line], return_remaining_strings=True, look_for_args_file=False
+        )
+        if unknown:
+            raise ValueError(_unknown_sentence(unknown[0].removeprefix("--"), "the command line", dataclass_types))
+    return tuple(parsed)
+
+
+@contextmanager
+def sentence_on_error(prog: str) -> Iterator[None]:
+    """Print what our checks raise (ValueError, FileNotFoundError) as the one sentence it is, and exit with code 2."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _split_config(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
+    argv = [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    if "--config" not in argv:
+        return None, argv
+    at = argv.index("--config")
+    if at + 1 == len(argv):
+        raise ValueError("--config is given without a recipe: write --config recipes/NAME.yaml.")
+    return Path(argv[at + 1]), argv[:at] + argv[at + 2 :]
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The fields of a YAML recipe. Raises ValueError or FileNotFoundError with one sentence."""
+    if not path.is_file():
+        raise FileNotFoundError(f"--config is {str(path)!r}, and there is no such file: give the path of a recipe.")
+    try:
+        fields = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path} must hold `field: value` lines, and holds {type(fields).__name__}.")
+    return fields
+
+
+def _recipe_arguments(parser: Parser, dataclass_types: Sequence[type], path: Path) -> list[str]:
+    """The recipe as command-line words, so that argparse checks its types like those of the command line."""
+    hints = {name: hint for kind in dataclass_types for name, hint in get_type_hints(kind).items()}
+    lists = {action.dest for action in parser._actions if action.nargs == "+"}
+    words = []
+    for name, value in read_recipe(path).items():
+        if name not in _field_names(dataclass_types):
+            raise ValueError(_unknown_sentence(name, str(path), dataclass_types))
+        if value is None:
+            if type(None) not in get_args(hints[name]):
+                raise ValueError(f"{name} is null in {path}: give a value, or leave the line out for the default.")
+            parser.set_defaults(**{name: None})
+        elif isinstance(value, list) and name in lists:
+            words += [f"--{name}", *map(str, value)]
+        elif isinstance(value, list):
+            raise ValueError(f"{name} is {value!r} in {path}: give one value, not a list.")
+        else:
+            words.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")
+    return words
+
+
+def _field_names(dataclass_types: Sequence[type]) -> list[str]:
+    return [f.name for kind in dataclass_types for f in dataclasses.fields(kind) if f.init]
+
+
+def _unknown_sentence(name: str, where: str, dataclass_types: Sequence[type]) -> str:
+    near = difflib.get_close_matches(name.split("=")[0].replace("-", "_"), _field_names(dataclass_types), n=1)
+    mend = f"did you mean {near[0]}?" if near else "see --help for the fields there are."
+    return f"{name} in {where} is not a field: {mend}"
