@@ -193,6 +193,132 @@ class Rollout:
         return count_marker(self.solution_ids, self.tokens.end)
 
 
+class RolloutBuilder:
+    """Grows one rollout token by token and decides when a phase ends: the rules of a rollout, free of any engine.
+
+    An engine asks `forced_token` before each step: an id means that the system inserts it (call `insert`), None that
+    the policy samples (call `sample`). It stops when `finished`, and calls `build`.
+    """
+
+    def __init__(self, prompt_ids: Sequence[int], budget: Budget, tokens: ReasoningTokens, context_length: int | None):
+        """`context_length`: positions of the model, None if unbounded. Raises ValueError when the budget cannot fit."""
+        self.prompt_ids = list(prompt_ids)
+        self.budget = budget
+        self.tokens = tokens
+        self.thinking_ids: list[int] = []
+        self.bridge_ids: list[int] = []
+        self.solution_ids: list[int] = []
+        self.logprobs: list[float] = []
+        self.raw_logprobs: list[float] = []
+        self.thinking_stop_reason: ThinkingStopReason | None = None
+        self.finish_reason: FinishReason | None = None
+        self._room = math.inf if context_length is None else context_length - len(self.prompt_ids)
+        self._check_room(context_length)
+        if budget.thinking == 0:
+            self._close_by_force()
+        elif budget.total == 0:
+            self._stop_thinking(ThinkingStopReason.LENGTH, FinishReason.LENGTH)
+
+    def _check_room(self, context_length: int | None):
+        t, s, total = self.budget.thinking, self.budget.solution, self.budget.total
+        needed = 1 if t == UNLIMITED else t + len(self.tokens.bridge) + (1 if s == UNLIMITED else s)
+        if total != UNLIMITED:
+            needed = min(needed, total + len(self.tokens.bridge))
+        if math.isinf(self.most_new_tokens):
+            raise ValueError(
+                f"Nothing ends a rollout with {self.budget} on a model without a longest context: set a budget."
+            )
+        if self._room < max(needed, 1):
+            raise ValueError(
+                f"A prompt of {len(self.prompt_ids)} tokens with a rollout of {needed} tokens does not fit the model's "
+                f"context of {context_length}: shorten the prompt (max_prompt_length), or lower thinking_token_budget "
+                f"({t}) or solution_token_budget ({s})."
+            )
+
+    @property
+    def most_new_tokens(self) -> float:
+        """The most positions that this rollout may take after its prompt; infinite if nothing bounds them."""
+        sampled = self.budget.most_sampled_tokens
+        if sampled == UNLIMITED:
+            return self._room
+        return min(sampled + len(self.tokens.bridge), self._room)
+
+    @property
+    def finished(self) -> bool:
+        return self.finish_reason is not None
+
+    @property
+    def forced_token(self) -> int | None:
+        """The bridge token that comes next, or None when the policy samples."""
+        if self.thinking_stop_reason is ThinkingStopReason.BUDGET and len(self.bridge_ids) < len(self.tokens.bridge):
+            return self.tokens.bridge[len(self.bridge_ids)]
+        return None
+
+    def insert(self):
+        """Take the forced token: it is in the sequence, and in no count, mask or log-probability."""
+        self.bridge_ids.append(self.forced_token)
+
+    def sample(self, token: int, logprob: float, raw_logprob: float):
+        """Take a token that the policy sampled."""
+        self.logprobs.append(logprob)
+        self.raw_logprobs.append(raw_logprob)
+        if self.thinking_stop_reason is None:
+            self._sample_thinking(token)
+        else:
+            self._sample_solution(token)
+
+    def _sample_thinking(self, token: int):
+        ids, end = self.thinking_ids, self.tokens.end
+        ids.append(token)
+        if token in self.tokens.eos:
+            self._stop_thinking(ThinkingStopReason.EOS, FinishReason.STOP)
+        elif token == end[-1] and tuple(ids[-len(end) :]) == end:
+            self._stop_thinking(ThinkingStopReason.NATURAL, self._no_solution())
+        elif len(ids) == self.budget.thinking:
+            self._close_by_force()
+        elif self._spent():
+            self._stop_thinking(ThinkingStopReason.LENGTH, FinishReason.LENGTH)
+
+    def _sample_solution(self, token: int):
+        self.solution_ids.append(token)
+        if token in self.tokens.eos:
+            self.finish_reason = FinishReason.STOP
+        elif len(self.solution_ids) == self.budget.solution or self._spent():
+            self.finish_reason = FinishReason.LENGTH
+
+    def _close_by_force(self):
+        self._stop_thinking(ThinkingStopReason.BUDGET, self._no_solution())
+        if self.finished:
+            self.bridge_ids = list(self.tokens.bridge)
+
+    def _stop_thinking(self, reason: ThinkingStopReason, finish_reason: FinishReason | None):
+        self.thinking_stop_reason, self.finish_reason = reason, finish_reason
+
+    def _no_solution(self) -> FinishReason | None:
+        """`length` when nothing is left for a solution."""
+        return FinishReason.LENGTH if self.budget.solution == 0 or self._spent() else None
+
+    def _spent(self) -> bool:
+        """Whether the total budget or the context is used up."""
+        sampled = len(self.thinking_ids) + len(self.solution_ids)
+        bridge = len(self.tokens.bridge) if self.thinking_stop_reason is ThinkingStopReason.BUDGET else 0
+        return sampled == self.budget.total or sampled + bridge >= self._room
+
+    def build(self) -> Rollout:
+        return Rollout(
+            prompt_ids=self.prompt_ids,
+            thinking_ids=self.thinking_ids,
+            bridge_ids=self.bridge_ids,
+            solution_ids=self.solution_ids,
+            budget=self.budget,
+            thinking_stop_reason=self.thinking_stop_reason,
+            finish_reason=self.finish_reason,
+            logprobs=self.logprobs,
+            raw_logprobs=self.raw_logprobs,
+            tokens=self.tokens,
+        )
+
+
 def segment_texts(rollouts: Sequence[Rollout], tokenizer) -> tuple[list[str], list[str]]:
     """(thinking_text, solution_text) of each rollout, as rewards receive them.
 

@@ -1,0 +1,1 @@
+"""Ways of sampling rollouts: one file each, every one returning the same Rollouts."""

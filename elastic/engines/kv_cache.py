@@ -1,0 +1,58 @@
+"""A KV cache for a decode loop whose rows come and go.
+
+Two differences from transformers' DynamicCache: a step writes in place instead of copying the whole cache to append
+one column, and rows are selected (a group's prompt spread to its samples, finished rows dropped) with their columns.
+"""
+
+from __future__ import annotations
+
+import torch
+from transformers.cache_utils import Cache, DynamicLayer
+
+_SPARE_COLUMNS = 64
+
+
+class GrowingLayer(DynamicLayer):
+    """Keys and values [rows, heads, columns, head_dim], as views of buffers that have room for more columns."""
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        super().lazy_initialization(key_states, value_states)
+        self._key_buffer = key_states.new_empty((*key_states.shape[:2], 0, key_states.shape[3]))
+        self._value_buffer = value_states.new_empty((*value_states.shape[:2], 0, value_states.shape[3]))
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        if end > self._key_buffer.shape[-2]:
+            capacity = max(end + _SPARE_COLUMNS, int(1.25 * end))
+            self._key_buffer = _with_capacity(self._key_buffer[..., :start, :], capacity)
+            self._value_buffer = _with_capacity(self._value_buffer[..., :start, :], capacity)
+        self._key_buffer[..., start:end, :] = key_states
+        self._value_buffer[..., start:end, :] = value_states
+        self.keys, self.values = self._key_buffer[..., :end, :], self._value_buffer[..., :end, :]
+        return self.keys, self.values
+
+    def select(self, rows: torch.Tensor, first_column: int) -> None:
+        """Keep `rows` (repeats allowed), without the columns before `first_column`."""
+        keys = self.keys[..., first_column:, :].index_select(0, rows)
+        values = self.values[..., first_column:, :].index_select(0, rows)
+        self._key_buffer, self._value_buffer = self.keys, self.values = keys, values
+
+
+class GrowingCache(Cache):
+    """A cache of GrowingLayers, for models whose every layer attends to keys and values of its own."""
+
+    def __init__(self):
+        super().__init__(layer_class_to_replicate=GrowingLayer)
+
+    def select(self, rows: torch.Tensor, first_column: int = 0) -> None:
+        for layer in self.layers:
+            layer.select(rows, first_column)
+
+
+def _with_capacity(old: torch.Tensor, capacity: int) -> torch.Tensor:
+    new = old.new_empty((*old.shape[:2], capacity, old.shape[3]))
+    new[..., : old.shape[2], :] = old
+    return new

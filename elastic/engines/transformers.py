@@ -1,0 +1,207 @@
+"""Rollouts from a Hugging Face model by a decode loop of our own, on CPU or GPU.
+
+`generate()` has no thinking budget and goes on computing finished rows. Here every row has its own (t, s) and goes on
+to its solution as soon as its own thinking ends, equal prompts are prefilled once, and finished rows leave the batch.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+import psutil
+import torch
+from transformers.cache_utils import get_layer_types_and_kwargs
+
+from elastic.budget import Budget, ReasoningTokens
+from elastic.engines.kv_cache import GrowingCache
+from elastic.engines.sampler import Sampler
+from elastic.rollout import Rollout, RolloutBuilder, Sampling
+
+# Dropping rows copies the cache of the others, which costs about one step's read of it.
+_STEPS_BETWEEN_COMPACTIONS = 8
+_CACHED_LAYER_TYPES = {"full_attention", "sliding_attention"}
+
+
+class TransformersEngine:
+    """Samples rollouts from a causal language model that transformers loads, PEFT models included.
+
+    Args:
+        model: in the state to sample from; its weights, dtype and device are left as they are.
+        tokens: the markers and EOS ids.
+        pad_token_id: fills the left of shorter prompts; masked, so any valid id serves.
+        max_batch_tokens: most positions of KV cache that a slice may need; None: what fits the memory that is free.
+
+    Raises:
+        ValueError: the model keeps something other than keys and values for each layer.
+    """
+
+    def __init__(self, model, tokens: ReasoningTokens, *, pad_token_id: int, max_batch_tokens: int | None = None):
+        _refuse_unsupported(model)
+        self.model = model
+        self.tokens = tokens
+        self.pad_token_id = pad_token_id
+        self.device = model.get_input_embeddings().weight.device
+        config = model.config.get_text_config(decoder=True)
+        self.context_length = config.max_position_embeddings if hasattr(config, "max_position_embeddings") else None
+        self.max_batch_tokens = max_batch_tokens or _free_batch_tokens(model, config, self.device)
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        accepted = inspect.signature(base.forward).parameters
+        self.takes_position_ids = "position_ids" in accepted
+        self.last_logits_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        budgets: Sequence[Budget],
+        sampling: Sampling,
+        *,
+        seed: int = 0,
+        on_rollout: Callable[[int], None] | None = None,
+    ) -> list[Rollout]:
+        """One rollout for each prompt, in order; row i's random stream depends on (seed, i) alone.
+
+        Args:
+            prompts: token ids; thinking is opened where a prompt does not open it. Equal ones share their prefill.
+            budgets: one for each prompt.
+            on_rollout: called with the number of rollouts that have finished since the last call.
+
+        Raises:
+            ValueError: a prompt with its budget does not fit the model's context.
+        """
+        builders = [
+            RolloutBuilder(self.tokens.open(prompt), budget, self.tokens, self.context_length)
+            for prompt, budget in zip(prompts, budgets, strict=True)
+        ]
+        report = on_rollout or (lambda finished: None)
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            for rows in self._slices(builders):
+                self._decode([builders[row] for row in rows], Sampler(sampling, seed, rows, self.device), report)
+        finally:
+            self.model.train(was_training)
+        return [builder.build() for builder in builders]
+
+    def _slices(self, builders: list[RolloutBuilder]) -> Iterator[list[int]]:
+        """Rows that are decoded together: similar lengths side by side, each slice within `max_batch_tokens`."""
+        unfinished = [row for row, builder in enumerate(builders) if not builder.finished]
+        rows, longest_prompt = [], 0
+        for row in sorted(unfinished, key=lambda row: builders[row].most_new_tokens):
+            longest_prompt = max(longest_prompt, len(builders[row].prompt_ids))
+            width = longest_prompt + builders[row].most_new_tokens
+            if rows and (len(rows) + 1) * width > self.max_batch_tokens:
+                yield rows
+                rows, longest_prompt = [], len(builders[row].prompt_ids)
+            rows.append(row)
+        if rows:
+            yield rows
+
+    def _decode(self, live: list[RolloutBuilder], sampler: Sampler, on_rollout: Callable[[int], None]) -> None:
+        batch = _Batch(self, [builder.prompt_ids for builder in live])
+        for step in itertools.count(1):
+            tokens = _advance(live, sampler, batch.logits_BV, self.pad_token_id)
+            unfinished = [row for row, builder in enumerate(live) if not builder.finished]
+            if not unfinished or (step % _STEPS_BETWEEN_COMPACTIONS == 0 and len(unfinished) < len(live)):
+                on_rollout(len(live) - len(unfinished))
+                live = [live[row] for row in unfinished]
+                tokens = [tokens[row] for row in unfinished]
+                if not live:
+                    return
+                batch.select(unfinished)
+                sampler.select(unfinished)
+            batch.step(tokens)
+
+
+def _advance(live: list[RolloutBuilder], sampler: Sampler, logits_BV: torch.Tensor, pad_token_id: int) -> list[int]:
+    """Give each row its next token, forced or sampled; a finished row that waits for compaction gets padding."""
+    tokens = []
+    for builder, *sampled in zip(live, *(column.tolist() for column in sampler.sample(logits_BV)), strict=True):
+        token = pad_token_id if builder.finished else builder.forced_token
+        if token is None:
+            builder.sample(*sampled)
+            token = sampled[0]
+        elif not builder.finished:
+            builder.insert()
+        tokens.append(token)
+    return tokens
+
+
+class _Batch:
+    """The rows that are being decoded: their cache, the mask over its columns, and the logits of the next token.
+
+    Prompts are padded on the left, so that every row appends its next token in the same column.
+    """
+
+    def __init__(self, engine: TransformersEngine, prompts: list[list[int]]):
+        self._engine = engine
+        self._cache = GrowingCache()
+        unique = {prompt: row for row, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+        longest = max(map(len, unique))
+        pads = [longest - len(prompt) for prompt in unique]
+        ids = [[engine.pad_token_id] * pad + list(prompt) for pad, prompt in zip(pads, unique, strict=True)]
+        mask_BL = torch.tensor([[0] * pad + [1] * (longest - pad) for pad in pads], device=engine.device)
+        self._mask_BL = mask_BL if any(pads) else None
+        self._positions_B1 = torch.tensor([[longest - pad - 1] for pad in pads], device=engine.device)
+        positions_BL = (mask_BL.cumsum(dim=1) - 1).clamp(min=0)
+        self.logits_BV = self._forward(torch.tensor(ids, device=engine.device), positions_BL)
+        if len(unique) < len(prompts):
+            self.select([unique[tuple(prompt)] for prompt in prompts])
+
+    def step(self, tokens: list[int]) -> None:
+        """Append one token to each row."""
+        self._positions_B1 = self._positions_B1 + 1
+        if self._mask_BL is not None:
+            self._mask_BL = torch.nn.functional.pad(self._mask_BL, (0, 1), value=1)
+        ids_B1 = torch.tensor(tokens, device=self._engine.device)[:, None]
+        self.logits_BV = self._forward(ids_B1, self._positions_B1)
+
+    def select(self, rows: list[int]) -> None:
+        """Keep `rows` (repeats allowed), and drop the columns that are padding in all of them."""
+        index = torch.tensor(rows, device=self._engine.device)
+        self._positions_B1, self.logits_BV = self._positions_B1[index], self.logits_BV[index]
+        first_column = 0
+        if self._mask_BL is not None:
+            mask_BL = self._mask_BL[index]
+            first_column = int(mask_BL.argmax(dim=1).min())
+            mask_BL = mask_BL[:, first_column:]
+            self._mask_BL = None if mask_BL.all() else mask_BL
+        self._cache.select(index, first_column)
+
+    def _forward(self, ids_BL: torch.Tensor, positions_BL: torch.Tensor) -> torch.Tensor:
+        outputs = self._engine.model(
+            input_ids=ids_BL,
+            attention_mask=self._mask_BL,
+            past_key_values=self._cache,
+            use_cache=True,
+            **({"position_ids": positions_BL} if self._engine.takes_position_ids else {}),
+            **self._engine.last_logits_only,
+        )
+        return outputs.logits[:, -1]
+
+
+def _refuse_unsupported(model) -> None:
+    config = model.config.get_text_config(decoder=True)
+    if model.config.is_encoder_decoder:
+        found = "is an encoder-decoder"
+    elif model._is_stateful or not model._supports_default_dynamic_cache():
+        found = "keeps a recurrent state"
+    elif other := sorted(set(get_layer_types_and_kwargs(config)[0]) - _CACHED_LAYER_TYPES):
+        found = f"has {', '.join(other)} layers"
+    else:
+        return
+    raise ValueError(
+        f"{model.config.model_type} {found}: the transformers engine samples from decoder-only models whose layers are "
+        f"all full_attention or sliding_attention."
+    )
+
+
+def _free_batch_tokens(model, config, device: torch.device) -> int:
+    """Positions of KV cache that fit half of the free device memory, or a quarter of the free main memory."""
+    kv_heads = config.num_key_value_heads if hasattr(config, "num_key_value_heads") else config.num_attention_heads
+    head_dim = config.head_dim if hasattr(config, "head_dim") else config.hidden_size // config.num_attention_heads
+    bytes_per_token = 2 * config.num_hidden_layers * kv_heads * head_dim * model.dtype.itemsize
+    free = torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else psutil.virtual_memory().available / 4
+    return max(1, int(free / bytes_per_token))
