@@ -1,0 +1,74 @@
+"""Compare evaluated models, budget by budget: a Markdown table and a curve.
+
+python -m elastic.report base/results.json e1/results.json --labels base E1 --trained_budget 32
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from elastic.arguments import sentence_on_error
+from elastic.results import Run, read_runs, replace_file
+
+PROG = "python -m elastic.report"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read any number of results.json, print their comparison, and write report.md and curve.png."""
+    arguments = _parser().parse_args(argv)
+    with sentence_on_error(PROG):
+        runs = read_runs(arguments.results, arguments.labels)
+        output_dir = checked_output_dir(arguments.output_dir or arguments.results[-1].parent)
+    trained_budget = arguments.trained_budget
+    if trained_budget is None:
+        trained_budget = recorded_trained_budget(runs)
+    print(write_report(runs, output_dir, trained_budget=trained_budget))
+    print(f"Written: {output_dir / 'report.md'}, {output_dir / 'curve.png'}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=PROG, description="Compare evaluated models, budget by budget.")
+    parser.add_argument("results", nargs="+", type=Path, help="results.json files; gains are over the first.")
+    parser.add_argument("--labels", nargs="+", help="A name for each file; unset, the model_label of its cells.")
+    parser.add_argument(
+        "--output_dir", type=Path, help="Where report.md and curve.png go; unset, beside the last results.json."
+    )
+    parser.add_argument(
+        "--trained_budget", type=int, help="t*, the thinking budget in training, to be marked; unset, as evaluated."
+    )
+    return parser
+
+
+def checked_output_dir(path: Path) -> Path:
+    """`path`, which need not exist yet. Raises ValueError where it, or what should hold it, is a file."""
+    for folder in (path, *path.parents):
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"output_dir is {str(path)!r}, but {str(folder)!r} is a file: give a directory.")
+    return path
+
+
+def recorded_trained_budget(runs: Sequence[Run]) -> int | None:
+    """The t* that the evaluations were told; None where they were told none, or several."""
+    recorded = {cell["trained_budget"] for run in runs for cell in run.cells} - {None}
+    return recorded.pop() if len(recorded) == 1 else None
+
+
+def write_report(runs: Sequence[Run], output_dir: Path, *, trained_budget: int | None) -> str:
+    """Write report.md (comparison, curve, each run in full) and curve.png; returns the comparison."""
+    from elastic.curve import draw_curve
+    from elastic.tables import comparison, run_table
+
+    compared = comparison(runs, trained_budget=trained_budget)
+    parts = [compared, "![Accuracy against tokens](curve.png)\n"]
+    parts += [f"## {run.label}\n\n{run_table(run, trained_budget=trained_budget)}\n" for run in runs]
+    output_dir.mkdir(parents=True, exist_ok=True)
+    replace_file(output_dir / "curve.png", lambda path: draw_curve(runs, path, trained_budget=trained_budget))
+    replace_file(output_dir / "report.md", lambda path: path.write_text("\n".join(parts), encoding="utf-8"))
+    return compared
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""results.json and generations.jsonl: what a cell is called and holds, and how both files are read and replaced."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from elastic.budget import UNLIMITED
+
+RESULTS_NAME = "results.json"
+GENERATIONS_NAME = "generations.jsonl"
+# What a cell must hold to be shown or compared; an evaluation records more.
+CELL_FIELDS = (
+    *("control", "thinking_token_budget", "solution_token_budget", "total_token_budget", "trained_budget"),
+    *("accuracy", "ci_low", "ci_high", "n_problems", "n_samples", "ungraded"),
+    *("thinking_tokens", "thinking_tokens_p95", "solution_tokens", "solution_tokens_p95", "total_tokens"),
+    *("forced_rate", "eos_in_thinking_rate", "solution_truncated_rate", "no_solution_rate", "reopened_rate"),
+    *("model_label", "data_fingerprint", "sampling", "reward", "key"),
+)
+
+
+class Control(StrEnum):
+    """What controls the length of a cell's rollouts."""
+
+    SEPARATE = "separate"
+    """A thinking budget, at which the end marker is inserted, and a solution budget."""
+    NONE = "none"
+    """No budget but the longest completion."""
+    TRUNCATE = "truncate"
+    """One total budget, at which the rollout is cut and nothing is inserted: the truncation baseline."""
+
+
+class BudgetKey(NamedTuple):
+    """What a cell of one run shares with the cell of another to be compared."""
+
+    control: Control
+    thinking: int
+    solution: int
+    total: int
+
+    @classmethod
+    def of(cls, cell: dict[str, Any]) -> BudgetKey:
+        budgets = (cell[f"{phase}_token_budget"] for phase in ("thinking", "solution", "total"))
+        return cls(Control(cell["control"]), *budgets)
+
+    @property
+    def label(self) -> str:
+        """Such as `32 + 4`, `no budget (at most 320)` and `truncated at 36`."""
+        if self.control is Control.SEPARATE:
+            return f"{_limit(self.thinking)} + {_limit(self.solution)}"
+        if self.control is Control.TRUNCATE:
+            return f"truncated at {self.total}"
+        return "no budget" if self.total == UNLIMITED else f"no budget (at most {self.total})"
+
+
+@dataclass(frozen=True)
+class Run:
+    """The cells of one results.json, and the name that its model has in tables and plots."""
+
+    label: str
+    cells: list[dict[str, Any]]
+    path: Path | None = None
+
+    def cell_at(self, budget: BudgetKey) -> dict[str, Any] | None:
+        return next((cell for cell in self.cells if BudgetKey.of(cell) == budget), None)
+
+
+def read_runs(paths: Sequence[Path], labels: Sequence[str] | None = None) -> list[Run]:
+    """One run for each results.json; without `labels`, named by its model_label, made distinct by its directory.
+
+    Raises:
+        ValueError, FileNotFoundError: one sentence for a file that is none of ours, or labels that do not fit.
+    """
+    cells_by_path = [read_cells(path) for path in paths]
+    if labels is None:
+        labels = [cells[0]["model_label"] for cells in cells_by_path]
+        if len(set(labels)) < len(labels):
+            labels = [f"{label} ({path.parent})" for label, path in zip(labels, paths, strict=True)]
+    if len(labels) != len(paths) or len(set(labels)) < len(labels):
+        raise ValueError(f"--labels is {list(labels)!r}: give {len(paths)} different names, one for each results.json.")
+    return [Run(*run) for run in zip(labels, cells_by_path, paths, strict=True)]
+
+
+def read_cells(path: Path) -> list[dict[str, Any]]:
+    """The cells of a results.json. Raises ValueError or FileNotFoundError with one sentence."""
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {str(path)!r}: give a results.json that elastic.evaluate wrote.")
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        cells = None
+    if not isinstance(cells, list) or not cells or not all(isinstance(cell, dict) for cell in cells):
+        raise ValueError(f"{path} is not a JSON list of cells: give a results.json that elastic.evaluate wrote.")
+    for number, cell in enumerate(cells):
+        missing = [name for name in CELL_FIELDS if name not in cell]
+        if missing or cell["control"] not in list(Control):
+            wrong = f"has no {', '.join(missing)}" if missing else f"has the control {cell['control']!r}"
+            raise ValueError(f"Cell {number} of {path} {wrong}: give a results.json that elastic.evaluate wrote.")
+    return cells
+
+
+def problem_accuracies(run: Run) -> dict[str, dict[int, float]]:
+    """Mean graded reward of each problem, by cell key and problem id, from the generations beside the results.
+
+    Empty where there are none.
+    """
+    keys = {cell["key"] for cell in run.cells}
+    path = run.path.with_name(GENERATIONS_NAME) if run.path else None
+    if path is None or not path.is_file():
+        return {}
+    rewards: dict[str, dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for row in read_generations(path, keys):
+        if row["reward"] is not None:
+            rewards[row["key"]][row["problem_id"]].setdefault(row["sample"], row["reward"])
+    return {
+        key: {problem: sum(graded.values()) / len(graded) for problem, graded in problems.items()}
+        for key, problems in rewards.items()
+    }
+
+
+def read_generations(path: Path, keys: Collection[str]) -> Iterator[dict[str, Any]]:
+    """The rows with one of `keys`; a last line without a line feed was cut in writing and is left out."""
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.endswith("\n"):
+                row = json.loads(line)
+                if row["key"] in keys:
+                    yield row
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, then rename it: a reader of `path` sees the old file or the new one."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    write(beside)
+    beside.replace(path)
+
+
+def _limit(budget: int) -> str:
+    return "no limit" if budget == UNLIMITED else str(budget)
