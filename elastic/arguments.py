@@ -21,14 +21,13 @@ from transformers.hf_argparser import HfArgumentParser
 
 
 @dataclass
-class DataArguments:
-    """Which problems to train on."""
+class ProblemArguments:
+    """A data set of problems, and how each becomes a prompt: the same words for training and evaluation."""
 
     dataset_name: str | None = field(
         default=None, metadata={"help": "A hub id, or a local .json, .jsonl or .parquet file."}
     )
     dataset_config: str | None = field(default=None, metadata={"help": "The configuration of a hub data set."})
-    dataset_train_split: str = field(default="train", metadata={"help": "The split of a hub data set to train on."})
     problem_column: str | None = field(
         default=None, metadata={"help": "Column with the problem; unset, the one named problem, question or prompt."}
     )
@@ -44,6 +43,13 @@ class DataArguments:
         default=None,
         metadata={"help": "Longest prompt in tokens; longer ones are dropped and counted. Unset, none is dropped."},
     )
+
+
+@dataclass
+class DataArguments(ProblemArguments):
+    """Which problems to train on."""
+
+    dataset_train_split: str = field(default="train", metadata={"help": "The split of a hub data set to train on."})
 
 
 @dataclass
@@ -66,7 +72,18 @@ class RunArguments:
 
 
 @dataclass
-class BudgetArguments:
+class MarkerArguments:
+    """What marks the phases of a rollout."""
+
+    reasoning_start_str: str = field(default="<think>", metadata={"help": "Text of the marker that opens thinking."})
+    reasoning_end_str: str = field(default="</think>", metadata={"help": "Text of the marker that ends thinking."})
+    wrap_up_str: str = field(
+        default="", metadata={"help": "Text inserted before the end marker at a forced close. The paper uses none."}
+    )
+
+
+@dataclass
+class BudgetArguments(MarkerArguments):
     """The budgets of a rollout, and what marks its phases."""
 
     thinking_token_budget: dict | str | int | None = field(
@@ -87,11 +104,6 @@ class BudgetArguments:
             "help": "A rollout that was cut before its EOS: keep grades what is there (as the paper does), zero "
             "rewards it 0, mask grades it but leaves its tokens out of the loss."
         },
-    )
-    reasoning_start_str: str = field(default="<think>", metadata={"help": "Text of the marker that opens thinking."})
-    reasoning_end_str: str = field(default="</think>", metadata={"help": "Text of the marker that ends thinking."})
-    wrap_up_str: str = field(
-        default="", metadata={"help": "Text inserted before the end marker at a forced close. The paper uses none."}
     )
     rollout_max_batch_tokens: int | None = field(
         default=None,
