@@ -1,6 +1,7 @@
 # Sourced by the scripts beside it: makes the Python environment in .venv of the checkout, or re-uses what is there, and
 # activates it. Leaves the checkout's folder in $checkout.
 
+unset CDPATH
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 own_environment=$checkout/.venv
 # "installing PID" while an install runs; afterwards the checksum of what was installed, and where the checkout was.

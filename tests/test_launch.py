@@ -1,0 +1,204 @@
+"""The launch files: scripts that answer at once when they are misused, and configurations that accelerate takes."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = [*sorted((ROOT / "launch").glob("*.sh")), ROOT / ".ci" / "run"]
+CONFIGS = sorted((ROOT / "launch").glob("*.yaml"))
+
+
+def run(*command, cwd=ROOT, **environment):
+    return subprocess.run(
+        [str(word) for word in command], cwd=cwd, env=os.environ | environment, capture_output=True, text=True
+    )
+
+
+def test_finds_the_launch_files():
+    assert {"environment.sh", "quickstart.sh", "test.sh", "run"} <= {path.name for path in SCRIPTS}
+    assert {"cpu.yaml", "single_gpu.yaml"} <= {path.name for path in CONFIGS}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_is_bash(script):
+    assert run("bash", "-n", script).stderr == ""
+
+
+def test_ci_runs_the_tests_as_a_person_does():
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "bash launch/test.sh"
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
+def test_accelerate_takes_a_configuration(config):
+    parsed = load_config_from_file(str(config))
+    assert parsed.num_processes >= 1
+    first_line = config.read_text().splitlines()[0]
+    assert first_line.startswith("#") and f"accelerate launch --config_file launch/{config.name} " in first_line
+
+
+def test_where_the_configurations_run():
+    cpu, gpu = (load_config_from_file(str(ROOT / "launch" / name)) for name in ("cpu.yaml", "single_gpu.yaml"))
+    assert (cpu.use_cpu, cpu.num_processes, cpu.mixed_precision) == (True, 1, "no")
+    assert (gpu.use_cpu, gpu.num_processes, gpu.mixed_precision) == (False, 1, "bf16")
+
+
+def test_accelerate_launches_on_the_cpu_without_a_warning(tmp_path):
+    (tmp_path / "device_of_a_run.py").write_text("import accelerate; print(accelerate.PartialState().device)")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", ROOT / "launch" / "cpu.yaml"]
+    done = run(*launch, "-m", "device_of_a_run", cwd=tmp_path, OMP_NUM_THREADS="1", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "cpu\n", "")
+
+
+def test_quickstart_says_how_it_is_used(tmp_path):
+    done = run("bash", ROOT / "launch" / "quickstart.sh", "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "--seed N" in done.stdout and "--output_dir DIR" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--sed", "1"], "--sed is not an option"),
+        (["three"], "three is not an option"),
+        (["--seed"], "--seed needs a value"),
+        (["--seed=x"], "--seed is 'x'"),
+        (["--seed", "-1"], "--seed is '-1'"),
+        (["--output_dir", ""], "--output_dir needs a value"),
+    ],
+)
+def test_quickstart_refuses_in_one_sentence(arguments, sentence):
+    done = run("bash", ROOT / "launch" / "quickstart.sh", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_quickstart_refuses_a_folder_of_another_seed(tmp_path):
+    folder = tmp_path / "a run"
+    folder.mkdir()
+    (folder / "seed").write_text("3\n")
+    done = run("bash", ROOT / "launch" / "quickstart.sh", "--seed", "4", "--output_dir", "a run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (f"quickstart.sh: {folder} holds a run with seed 3, not 4: choose another --output_dir.\n")
+
+
+# A stand-in for Python that makes environments of itself and writes down what it was called with.
+FAKE_PYTHON = """#!/bin/sh
+echo "$@" >>"$FAKE_LOG"
+case "$1 $2" in
+    "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+    "-m pip") [ "$3" != install ] || [ -z "${FAKE_PIP_FAILS:-}" ] ;;
+    "- "*) echo "torch>=2.8"; [ "${2##*/}" = pyproject.toml ] ;;
+esac
+"""
+
+
+class Checkout:
+    """A copy of the launch files, and the stand-in for Python that they find."""
+
+    def __init__(self, folder: Path, programs: Path, log: Path):
+        self.folder, self.programs, self.log = folder, programs, log
+        self.stamp = folder / ".venv" / "elastic-environment"
+
+    def source(self, **environment):
+        """Source environment.sh; (exit code, what it said, the calls that made something)."""
+        self.log.write_text("")
+        path = f"{self.programs}:{os.environ['PATH']}"
+        program = "set -euo pipefail; source launch/environment.sh; echo active: $VIRTUAL_ENV"
+        settings = {"VIRTUAL_ENV": "", "FAKE_LOG": str(self.log), "PATH": path} | environment
+        done = run("bash", "-c", program, cwd=self.folder, **settings)
+        calls = [line for line in self.log.read_text().splitlines() if line.startswith(("-m venv", "-m pip install"))]
+        return done.returncode, done.stdout + done.stderr, calls
+
+    @property
+    def install_call(self):
+        return f"-m pip install -e {self.folder}[dev]"
+
+    @property
+    def venv_call(self):
+        return f"-m venv {self.folder}/.venv"
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """In a folder with a space in its name."""
+    folder, programs = tmp_path / "a checkout", tmp_path / "programs"
+    shutil.copytree(ROOT / "launch", folder / "launch")
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    programs.mkdir()
+    for name in ("python3.11", "python3.12", "python3.13", "python3"):
+        (programs / name).write_text(FAKE_PYTHON)
+        (programs / name).chmod(0o755)
+    return Checkout(folder, programs, tmp_path / "log")
+
+
+def test_the_environment_is_made_once(checkout):
+    code, said, calls = checkout.source()
+    assert (code, calls[0], calls[-1]) == (0, checkout.venv_call, checkout.install_call)
+    assert f"active: {checkout.folder}/.venv" in said
+    assert checkout.source() == (0, f"active: {checkout.folder}/.venv\n", [])
+
+
+def test_a_changed_pyproject_is_installed_again(checkout):
+    checkout.source()
+    with (checkout.folder / "pyproject.toml").open("a") as pyproject:
+        pyproject.write("# changed\n")
+    code, _, calls = checkout.source()
+    assert (code, calls[-1]) == (0, checkout.install_call)
+    assert checkout.venv_call not in calls
+    assert checkout.source()[2] == []
+
+
+def test_an_interrupted_install_is_made_anew(checkout):
+    assert checkout.source(FAKE_PIP_FAILS="1")[0] != 0
+    left_over = checkout.folder / ".venv" / "half"
+    left_over.touch()
+    code, said, calls = checkout.source()
+    assert (code, calls[0], calls[-1]) == (0, checkout.venv_call, checkout.install_call)
+    assert "interrupted" in said and not left_over.exists()
+
+
+def test_a_moved_checkout_gets_a_new_environment(checkout):
+    checkout.source()
+    checkout.folder = checkout.folder.rename(checkout.folder.with_name("moved"))
+    code, _, calls = checkout.source()
+    assert (code, calls[0]) == (0, checkout.venv_call)
+
+
+def test_two_installs_do_not_run_at_once(checkout):
+    checkout.stamp.parent.mkdir()
+    checkout.stamp.write_text(f"installing {os.getpid()}\n")
+    code, said, calls = checkout.source()
+    assert (code, calls) == (1, [])
+    assert f"Process {os.getpid()} is installing" in said
+
+
+def test_an_environment_of_the_persons_own_is_left_alone(checkout):
+    (checkout.folder / ".venv" / "bin").mkdir(parents=True)
+    code, said, calls = checkout.source()
+    assert (code, calls) == (1, [])
+    assert "was not made by this script" in said and (checkout.folder / ".venv" / "bin").is_dir()
+
+
+def test_a_python_that_is_too_old_is_refused(checkout):
+    for program in checkout.programs.iterdir():
+        program.write_text("#!/bin/sh\nexit 1\n")
+    code, said, _ = checkout.source()
+    assert code == 1
+    assert said == (
+        "No Python of version 3.11 or newer was found: install one, so that python3.11 or python3 starts it.\n"
+    )
+    assert not (checkout.folder / ".venv").exists()
+
+
+def test_the_active_environment_is_used_again():
+    """This very one, since the tests run in it."""
+    program = "source launch/environment.sh; echo $VIRTUAL_ENV $OMP_NUM_THREADS $OMP_WAIT_POLICY; command -v python"
+    done = run("bash", "-c", program, VIRTUAL_ENV=sys.prefix, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive")
+    assert done.stdout.splitlines() == [f"{sys.prefix} 1 passive", f"{sys.prefix}/bin/python"]
