@@ -1,0 +1,338 @@
+"""A data set's name or file -> rows to train and evaluate on, and prompts -> token ids.
+
+Nothing here imports torch or trl, and `datasets` only when a data set is not one local file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from elastic.budget import validated_budget
+
+Message = dict[str, Any]
+Row = dict[str, Any]
+_Record = tuple[str, int, Mapping[str, Any]]  # where it stands, its position, its columns
+_Report = Callable[[str], None]
+
+PROBLEM_COLUMNS = ("problem", "question", "prompt")
+ANSWER_COLUMNS = ("answer", "solution")
+ID_COLUMNS = ("problem_id", "unique_id", "id")
+BUDGET_COLUMNS = ("thinking_token_budget", "solution_token_budget")
+
+# Names that the row itself, a rollout, or TRL's call of a reward function gives a meaning to. A source column of such a
+# name would be overwritten, or would be a second argument of that name.
+_RESERVED = {
+    *("prompt", "answer", "problem_id", "thinking_text", "solution_text", "thinking_stop_reason"),
+    *("prompts", "completion", "completions", "completion_ids", "image", "images"),
+    *("environments", "trainer_state", "log_extra", "log_metric"),
+}
+
+logger = logging.getLogger(__name__)
+
+
+def load_problems(
+    dataset_name: str,
+    *,
+    split: str = "train",
+    dataset_config: str | None = None,
+    problem_column: str | None = None,
+    answer_column: str | None = None,
+    prompt_suffix: str = "",
+    system_prompt: str | None = None,
+    limit: int | None = None,
+    drop_malformed_rows: bool = False,
+) -> list[Row]:
+    """The problems of a local .json (a list of objects), .jsonl or .parquet file, of a local folder or of a hub id.
+
+    Each row has `prompt` (chat messages), `answer` (text), `problem_id` (the column of ID_COLUMNS whose values are all
+    there and different, else the row's position, as text) and every column of the source, None where a row leaves it
+    out. A source column whose name has another meaning here is kept as `source_<name>`.
+
+    Args:
+        split: of a folder or hub id; `train[:100]` and the like work. A file has none.
+        problem_column: text or chat messages; unset, the only one of PROBLEM_COLUMNS that is there.
+        answer_column: text or a number; unset, the only one of ANSWER_COLUMNS that is there.
+        prompt_suffix: appended to the problem, or to the last user message, after a space if neither side has one.
+        system_prompt: a system message put before each problem.
+        limit: the number of rows to return at most, from the first on.
+        drop_malformed_rows: log malformed rows, each by its place, and leave them out, instead of raising.
+
+    Raises:
+        ValueError: a malformed row (with file and line), a column that is missing or could be either of two, or a data
+            set that cannot be loaded.
+        FileNotFoundError: there is no such file.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}: give 1 row or more, or leave it out for all of them.")
+    malformed: list[str] = []
+    report = malformed.append if drop_malformed_rows else _raise
+    records = list(_records(dataset_name, split, dataset_config, report))
+    columns = list(dict.fromkeys(name for _, _, record in records for name in record))
+    if not columns:
+        raise ValueError(f"{dataset_name} has no usable rows: give a data set with at least one problem.")
+    problem = _column("problem_column", problem_column, PROBLEM_COLUMNS, columns, dataset_name)
+    answer = _column("answer_column", answer_column, ANSWER_COLUMNS, columns, dataset_name)
+    id_column = _id_column(columns, records)
+    names = _row_names(columns, {problem: "prompt", answer: "answer", id_column: "problem_id"}, dataset_name)
+    rows = []
+    for where, position, record in records:
+        try:
+            row = {names[name]: record.get(name) for name in columns} | _budgets(record, columns)
+            row["prompt"] = _messages(record.get(problem), problem, prompt_suffix, system_prompt)
+            row["answer"] = _answer(record.get(answer), answer)
+            row["problem_id"] = str(position if id_column is None else record[id_column])
+        except ValueError as error:
+            report(f"{where}: {error}")
+        else:
+            rows.append(row)
+    _log_malformed(malformed)
+    if not rows:
+        raise ValueError(f"Every row of {dataset_name} is malformed; the first: {malformed[0]}")
+    return rows[:limit]
+
+
+def prompt_token_ids(
+    messages: Sequence[Message], tokenizer, chat_template_kwargs: Mapping[str, Any] | None = None
+) -> list[int]:
+    """The ids of a prompt, as training and evaluation both give it to an engine.
+
+    The chat template is applied up to where the assistant speaks; a last message by the assistant is continued. For a
+    tokenizer without one, the contents are encoded, a blank line between them, with the tokenizer's special tokens.
+    """
+    if tokenizer.chat_template is None:
+        return list(tokenizer.encode("\n\n".join(message["content"] for message in messages)))
+    continues = messages[-1]["role"] == "assistant"
+    return list(
+        tokenizer.apply_chat_template(
+            list(messages),
+            add_generation_prompt=not continues,
+            continue_final_message=continues,
+            tokenize=True,
+            return_dict=False,
+            **(chat_template_kwargs or {}),
+        )
+    )
+
+
+def drop_long_prompts(
+    rows: Sequence[Row],
+    tokenizer,
+    max_prompt_length: int | None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> tuple[list[Row], int]:
+    """(rows whose prompt has at most `max_prompt_length` tokens, the number of rows dropped). None drops nothing.
+
+    A prompt is never cut: half a problem is another problem.
+
+    Raises:
+        ValueError: no row is left.
+    """
+    if max_prompt_length is None:
+        return list(rows), 0
+    if max_prompt_length < 1:
+        raise ValueError(f"max_prompt_length is {max_prompt_length}: give 1 token or more, or null to drop none.")
+    lengths = [len(prompt_token_ids(row["prompt"], tokenizer, chat_template_kwargs)) for row in rows]
+    kept = [row for row, length in zip(rows, lengths, strict=True) if length <= max_prompt_length]
+    if rows and not kept:
+        raise ValueError(
+            f"max_prompt_length is {max_prompt_length}, and the shortest of the {len(rows)} prompts has {min(lengths)} "
+            "tokens, so none is left: raise it."
+        )
+    return kept, len(rows) - len(kept)
+
+
+def fingerprint(rows: Sequence[Row]) -> str:
+    """16 hexadecimal digits that change with any prompt, any answer or their order: a key for results on these rows."""
+    content = json.dumps([[row["prompt"], row["answer"]] for row in rows], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _records(dataset_name: str, split: str, dataset_config: str | None, report: _Report) -> Iterator[_Record]:
+    path = Path(dataset_name).expanduser()
+    readers = {".json": _read_json, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    suffix = path.suffix.lower()
+    if suffix not in readers:
+        if path.is_file():
+            raise ValueError(f"dataset_name is {dataset_name!r}: a file must end in .json, .jsonl or .parquet.")
+        return _read_data_set(dataset_name, split, dataset_config)
+    if not path.is_file():
+        raise FileNotFoundError(f"dataset_name is {dataset_name!r}, and there is no such file: correct the path.")
+    if dataset_config is not None:
+        raise ValueError(f"dataset_config is {dataset_config!r}, but {dataset_name} is one file: leave it unset.")
+    return readers[suffix](path, report)
+
+
+def _read_jsonl(path: Path, report: _Report) -> Iterator[_Record]:
+    # Bytes, not text: text lines would also end at characters such as U+2028, which JSON allows inside a string.
+    with path.open("rb") as lines:
+        numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    for position, (number, line) in enumerate(numbered):
+        where = f"{path} line {number}"
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            report(f"{where} is not JSON ({_json_error(error)}): write one object a line.")
+        else:
+            yield from _if_object(where, position, record, report)
+
+
+def _read_json(path: Path, report: _Report) -> Iterator[_Record]:
+    try:
+        records = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not JSON ({_json_error(error)}): mend it, or for one object a line name the file .jsonl."
+        ) from None
+    if not isinstance(records, list):
+        raise ValueError(f"{path} holds {_short(records)}: write a list of objects, one a problem.")
+    for index, record in enumerate(records):
+        yield from _if_object(f"{path} index {index}", index, record, report)
+
+
+def _if_object(where: str, position: int, record: object, report: _Report) -> Iterator[_Record]:
+    if isinstance(record, dict):
+        yield where, position, record
+    else:
+        report(f"{where} is {_short(record)}: write an object, with a problem and an answer.")
+
+
+def _read_parquet(path: Path, report: _Report) -> Iterator[_Record]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        records = parquet.ParquetFile(path).read().to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{path} cannot be read as parquet: {_one_line(error)}") from None
+    for index, record in enumerate(records):
+        yield f"{path} row index {index}", index, record
+
+
+def _read_data_set(dataset_name: str, split: str, dataset_config: str | None) -> Iterator[_Record]:
+    import datasets  # here, because it takes more than a second
+
+    try:
+        records = datasets.load_dataset(dataset_name, dataset_config, split=split)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        config = "" if dataset_config is None else f", dataset_config {dataset_config!r}"
+        raise ValueError(
+            f"dataset_name is {dataset_name!r} (split {split!r}{config}), and it is neither a local file nor can it be "
+            f"loaded from a folder or the hub: {_one_line(error)}"
+        ) from error
+    for index, record in enumerate(records):
+        yield f"{dataset_name} {split} row index {index}", index, record
+
+
+def _log_malformed(sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        logger.warning("Left out, as malformed (%d in all): %s", len(sentences), sentence)
+
+
+def _column(field: str, given: str | None, usual: Sequence[str], columns: Sequence[str], dataset_name: str) -> str:
+    """The column that the recipe names, or the only one that is there of the usual names."""
+    found = [name for name in usual if name in columns]
+    there = f"{dataset_name} has the columns {', '.join(columns)}"
+    if given is not None and given not in columns:
+        raise ValueError(f"{field} is {given!r}, but {there}: choose one of these.")
+    if given is None and len(found) != 1:
+        why = f"{' and '.join(found)} could each be it" if found else f"none is called {' or '.join(usual)}"
+        raise ValueError(f"{field} is not set, {there}, and {why}: set {field} to one of these.")
+    return found[0] if given is None else given
+
+
+def _id_column(columns: Sequence[str], records: Sequence[_Record]) -> str | None:
+    for name in ID_COLUMNS:
+        values = [record.get(name) for _, _, record in records]
+        usable = name in columns and all(isinstance(value, str | int) for value in values)
+        if usable and len({str(value) for value in values}) == len(values):
+            return name
+    return None
+
+
+def _row_names(columns: Sequence[str], ours: Mapping[str | None, str], dataset_name: str) -> dict[str, str]:
+    """What each source column is called in a row: its own name, or source_<name> where that has another meaning."""
+    names = {name: name if name not in _RESERVED or ours.get(name) == name else f"source_{name}" for name in columns}
+    for name, kept_as in names.items():
+        if name != kept_as and kept_as in columns:
+            raise ValueError(
+                f"{dataset_name} has the columns {name} and {kept_as}: rename one, as both would be the last."
+            )
+    return names
+
+
+def _budgets(record: Mapping[str, Any], columns: Sequence[str]) -> dict[str, int]:
+    budgets = {}
+    for name in BUDGET_COLUMNS:
+        if name in columns:
+            if name not in record:
+                raise ValueError(
+                    f"{name} is missing, but other rows have it: give a number of tokens, -1 for no limit."
+                )
+            budgets[name] = validated_budget(record[name], name)
+    return budgets
+
+
+def _messages(problem: object, name: str, suffix: str, system_prompt: str | None) -> list[Message]:
+    messages = [{"role": "user", "content": problem}] if isinstance(problem, str) else _chat(problem, name)
+    if not all(message["content"].strip() for message in messages):
+        raise ValueError(f"{name} is empty: give the text of the problem.")
+    if suffix:
+        _append_to_last_user_message(messages, name, suffix)
+    if system_prompt is None:
+        return messages
+    if messages[0]["role"] == "system":
+        raise ValueError(f"{name} has a system message of its own: leave system_prompt unset, or remove the message.")
+    return [{"role": "system", "content": system_prompt}, *messages]
+
+
+def _chat(problem: object, name: str) -> list[Message]:
+    usable = isinstance(problem, list) and bool(problem)
+    usable = usable and all(
+        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in problem
+    )
+    if not usable:
+        raise ValueError(f"{name} is {_short(problem)}: give text, or a list of messages with a role and a content.")
+    return [dict(message) for message in problem]
+
+
+def _append_to_last_user_message(messages: list[Message], name: str, suffix: str) -> None:
+    for message in reversed(messages):
+        if message["role"] == "user":
+            text = message["content"]
+            gap = "" if text[-1].isspace() or suffix[0].isspace() else " "
+            message["content"] = text + gap + suffix
+            return
+    raise ValueError(f"{name} has no user message to append prompt_suffix to: add one, or leave prompt_suffix empty.")
+
+
+def _answer(answer: object, name: str) -> str:
+    number = isinstance(answer, int | float) and not isinstance(answer, bool) and math.isfinite(answer)
+    if not number and not (isinstance(answer, str) and answer.strip()):
+        raise ValueError(f"{name} is {_short(answer)}: give the reference answer, as text or a number.")
+    return str(answer)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _json_error(error: ValueError) -> str:
+    if not isinstance(error, json.JSONDecodeError):
+        return str(error)
+    line = "" if error.lineno == 1 else f"line {error.lineno}, "
+    return f"{error.msg} at {line}column {error.colno}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _raise(sentence: str) -> NoReturn:
+    raise ValueError(sentence) from None
