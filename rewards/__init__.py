@@ -5,10 +5,31 @@ A reward is called with a batch and gives one score a row:
     REWARDS["math"](completions=[...], answer=[...], solution_text=[...], **columns) -> list[float | None]
 
 0.0 is a wrong answer, None a row that cannot be graded, and a grader that is broken raises. To add one, write a file
-with a function of that signature and name it here.
+with a function of that signature and name it here, or name your own by its dotted path.
 """
+
+import importlib
+from collections.abc import Callable
 
 from rewards.exact_reward import exact_reward
 from rewards.math_reward import math_reward
 
 REWARDS = {"math": math_reward, "exact": exact_reward}
+
+
+def load_reward(name: str) -> Callable:
+    """The reward that `name` stands for: a key of REWARDS, or the dotted path of a function.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name in REWARDS:
+        return REWARDS[name]
+    module, _, function = name.rpartition(".")
+    try:
+        return vars(importlib.import_module(module))[function] if module else REWARDS[name]
+    except (ImportError, KeyError) as error:
+        raise ValueError(
+            f"There is no reward {name!r} ({type(error).__name__}: {error}): give one of {', '.join(REWARDS)}, or the "
+            f"dotted path of a function that Python can import."
+        ) from None

@@ -1,0 +1,138 @@
+"""Checkpoints that a run can go on from, and whether an output folder is this run's."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import torch
+from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+_COMPLETE = "elastic_complete.json"
+_RUN = "elastic_run.json"
+# What may differ between the parts of one run: where and how it is watched, not what is learnt.
+_FREE_FIELDS = {
+    *("output_dir", "resume", "max_steps", "num_train_epochs", "project"),
+    *("run_name", "report_to", "wandb_project", "wandb_entity", "disable_tqdm", "log_level", "log_level_replica"),
+    *("logging_dir", "logging_steps", "logging_first_step", "logging_strategy", "log_completions"),
+    *("num_completions_to_print", "save_steps", "save_strategy", "save_total_limit"),
+    *("dataloader_num_workers", "rollout_max_batch_tokens"),
+}
+
+
+def write_beside(path: Path, text: str) -> None:
+    """Write a file whole or not at all: beside it, then renamed."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text)
+    beside.replace(path)
+
+
+def mark_complete(output_dir: str, step: int) -> None:
+    """Say that every file of the checkpoint of `step` is written."""
+    checkpoint = Path(output_dir, f"{PREFIX_CHECKPOINT_DIR}-{step}")
+    write_beside(checkpoint / _COMPLETE, json.dumps({"global_step": step}))
+
+
+def complete_checkpoints(output_dir: Path) -> tuple[list[Path], list[Path]]:
+    """(complete, partial) checkpoints, each by ascending step."""
+    found = [path for path in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.rpartition("-")[2].isdigit()]
+    found.sort(key=lambda path: int(path.name.rpartition("-")[2]))
+    complete = [path for path in found if (path / _COMPLETE).is_file()]
+    return complete, [path for path in found if path not in complete]
+
+
+def checkpoint_to_resume(resume: str, output_dir: str) -> Path | None:
+    """The checkpoint that `resume` (auto, never, or a path) stands for; None to start at step 0.
+
+    Raises:
+        ValueError: `never` with checkpoints there, or a path that is no complete checkpoint.
+    """
+    complete, partial = complete_checkpoints(Path(output_dir))
+    if resume == "never":
+        if complete or partial:
+            raise ValueError(f"resume is never, but output_dir {output_dir!r} holds checkpoints: choose another one.")
+        return None
+    if resume == "auto":
+        for path in partial:
+            print(f"Skipping {path}: it was not saved completely.", flush=True)
+        return complete[-1] if complete else None
+    if not (Path(resume) / _COMPLETE).is_file():
+        raise ValueError(f"resume is {resume!r}: give auto, never, or the path of a complete checkpoint.")
+    return Path(resume)
+
+
+def run_identity(*configs) -> dict:
+    """What makes a run itself: every field of its configuration but those that only say where and how to watch it."""
+    fields = {}
+    for config in configs:
+        values = config.to_dict() if hasattr(config, "to_dict") else vars(config)
+        fields |= {name: value for name, value in values.items() if name not in _FREE_FIELDS}
+    return json.loads(json.dumps(fields, default=str, sort_keys=True))
+
+
+def claim_output_dir(output_dir: str, identity: dict) -> None:
+    """Take a new output folder, or check that an old one is this run's.
+
+    Raises:
+        ValueError: it is a file, holds something else, or belongs to a run with other settings, which are named.
+    """
+    folder = Path(output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"output_dir is {output_dir!r}, which is a file: choose a folder.")
+    record = folder / _RUN
+    if record.is_file():
+        earlier = json.loads(record.read_text())
+        changed = [name for name in sorted(earlier | identity) if earlier.get(name) != identity.get(name)]
+        if changed:
+            name = changed[0]
+            others = f" (and {', '.join(changed[1:4])})" if changed[1:] else ""
+            raise ValueError(
+                f"output_dir {output_dir!r} belongs to another run: {name} was {earlier.get(name)!r} there and is "
+                f"{identity.get(name)!r} now{others}; choose another output_dir, or put the setting back."
+            )
+        return
+    foreign = [path.name for path in folder.glob("*") if path.name != "wandb"] if folder.is_dir() else []
+    if foreign:
+        raise ValueError(
+            f"output_dir {output_dir!r} is not empty and not from a run of this program (it holds "
+            f"{sorted(foreign)[0]}): choose another output_dir."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_beside(record, json.dumps(identity, indent=1))
+
+
+class StepFromCheckpoint(TrainerCallback):
+    """Gives the trainer back its count of micro-steps, which times the generation batches and not saved by TRL."""
+
+    def __init__(self, trainer):
+        self._trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._trainer._step = state.global_step * args.gradient_accumulation_steps
+
+
+class SaveOnSigterm(TrainerCallback):
+    """On SIGTERM, as a cluster sends before it takes the machine: finish the step, save a checkpoint, stop."""
+
+    def __init__(self, accelerator):
+        self._accelerator = accelerator
+        self._received = False
+        self._previous = None
+        self.stopped = False
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._previous = signal.signal(signal.SIGTERM, self._on_signal)
+
+    def _on_signal(self, signum, frame):
+        self._received = True
+
+    def on_step_end(self, args, state, control, **kwargs):
+        received = torch.tensor(int(self._received), device=self._accelerator.device)
+        if self._accelerator.reduce(received, reduction="sum") > 0:
+            self.stopped = control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, args, state, control, **kwargs):
+        signal.signal(signal.SIGTERM, self._previous)

@@ -1,0 +1,118 @@
+"""ElasticConfig: TRL's GRPOConfig with budgets; every check of a contradiction is here, before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import yaml
+from trl import GRPOConfig
+
+from elastic.arguments import BudgetArguments
+from elastic.budget import UNLIMITED, BudgetDistribution
+from elastic.rollout import Sampling
+
+# TRL's options that a budgeted rollout has no meaning for yet, with what to do instead.
+_REFUSED = {
+    "use_vllm": (False, "rollouts come from the transformers engine"),
+    "use_transformers_continuous_batching": (False, "the engine drops finished rows by itself"),
+    "generation_kwargs": (None, "use temperature, top_p, top_k and min_p"),
+    "repetition_penalty": (1.0, "use temperature, top_p, top_k and min_p"),
+    "cache_implementation": (None, "the engine keeps a cache of its own"),
+    "mask_truncated_completions": (False, "use solution_truncated_reward: mask"),
+    "ds3_gather_for_generation": (True, "ranks take different numbers of decoding steps"),
+}
+
+
+@dataclass
+class ElasticConfig(BudgetArguments, GRPOConfig):
+    """GRPOConfig with the fields of BudgetArguments.
+
+    `max_completion_length` may stay unset when both budgets have a largest value; where one is unlimited it caps the
+    sampled tokens of a rollout.
+
+    Raises:
+        ValueError: names the field, the value and the mend.
+    """
+
+    max_completion_length: int | None = field(
+        default=None,
+        metadata={
+            "help": "Most tokens of a rollout. Needed when a budget may be unlimited; else derived as the largest "
+            "thinking budget, the inserted tokens and the largest solution budget."
+        },
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.thinking_token_budget = _as_value(self.thinking_token_budget)
+        self.solution_token_budget = _as_value(self.solution_token_budget)
+        self._check_budgets()
+        self._check_refused()
+        if self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature}: GRPO compares different samples, so it must be > 0.")
+        if self.rollout_max_batch_tokens is not None and self.rollout_max_batch_tokens < 1:
+            raise ValueError(f"rollout_max_batch_tokens is {self.rollout_max_batch_tokens}: give 1 or more, or null.")
+        self._check_save_steps()
+
+    @property
+    def thinking_budgets(self) -> BudgetDistribution:
+        return BudgetDistribution.parse(self.thinking_token_budget, "thinking_token_budget")
+
+    @property
+    def solution_budgets(self) -> BudgetDistribution:
+        return BudgetDistribution.parse(self.solution_token_budget, "solution_token_budget")
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(self.temperature, self.top_p, self.top_k, self.min_p or 0.0)
+
+    @property
+    def total_token_budget(self) -> int:
+        """What caps a rollout with an unlimited phase; -1 where both phases are bounded."""
+        bounded = UNLIMITED not in (self.thinking_budgets.largest, self.solution_budgets.largest)
+        return UNLIMITED if bounded else self.max_completion_length
+
+    def _check_budgets(self):
+        t, s = self.thinking_budgets.largest, self.solution_budgets.largest
+        length = self.max_completion_length
+        if length is None and UNLIMITED in (t, s):
+            name = "thinking_token_budget" if t == UNLIMITED else "solution_token_budget"
+            raise ValueError(
+                f"{name} may be unlimited (-1): set it, or set max_completion_length to end every rollout."
+            )
+        if length is not None and length < 1:
+            raise ValueError(f"max_completion_length is {length}: give a number of tokens of 1 or more.")
+        if length is not None and UNLIMITED not in (t, s) and length < t + s:
+            raise ValueError(
+                f"max_completion_length is {length}, but the largest budgets are {t} thinking and {s} solution "
+                f"tokens: leave it unset, or raise it to at least {t + s}."
+            )
+
+    def _check_refused(self):
+        values = vars(self)
+        for name, (neutral, mend) in _REFUSED.items():
+            if values[name] != neutral:
+                raise ValueError(f"{name} is {values[name]!r}, which budgeted rollouts do not support: {mend}.")
+
+    def _check_save_steps(self):
+        cycle = self.steps_per_generation * self.num_iterations
+        steps = self.save_steps
+        if self.save_strategy == "steps" and steps >= 1 and int(steps) * self.gradient_accumulation_steps % cycle:
+            raise ValueError(
+                f"save_steps is {steps}, in the middle of a generation batch, which lasts "
+                f"{cycle / self.gradient_accumulation_steps:g} updates: a resumed run would sample it anew; give a "
+                f"multiple of that."
+            )
+
+
+def _as_value(spec):
+    """A command line's text as the number or mapping it stands for, so that the saved configuration shows that."""
+    return yaml.safe_load(spec) if isinstance(spec, str) and _is_yaml(spec) else spec
+
+
+def _is_yaml(text: str) -> bool:
+    try:
+        yaml.safe_load(text)
+    except yaml.YAMLError:
+        return False
+    return True

@@ -1,0 +1,80 @@
+"""Train a reasoning model on budget-constrained rollouts.
+
+accelerate launch --config_file launch/cpu.yaml -m elastic.train --config recipes/nano.yaml --learning_rate 3e-4
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from elastic.arguments import BudgetArguments, DataArguments, Parser, RunArguments, parse, sentence_on_error
+
+PROG = "python -m elastic.train"
+SIGTERM_EXIT_CODE = 143
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    if {"-h", "--help"} & set(argv):
+        return print_help()
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    from trl import ModelConfig, get_peft_config
+
+    from elastic import setup
+    from elastic.checkpoints import checkpoint_to_resume, claim_output_dir, run_identity
+    from elastic.config import ElasticConfig
+    from elastic.tracking import start_wandb
+    from elastic.trainer import ElasticGRPOTrainer
+
+    data, run, model, config = parse((DataArguments, RunArguments, ModelConfig, ElasticConfig), argv, prog=PROG)
+    with sentence_on_error(PROG):
+        reward_funcs = setup.reward_functions(run.reward_funcs, config)
+        tokenizer = setup.load_tokenizer(model, config)
+        dataset = setup.training_set(data, tokenizer, config)
+        setup.check_context(model, tokenizer, data, config)
+        checkpoint = checkpoint_to_resume(run.resume, config.output_dir)
+        if config.process_index == 0:
+            claim_output_dir(config.output_dir, run_identity(data, run, model, config))
+            start_wandb(
+                config.report_to,
+                project=run.wandb_project,
+                entity=run.wandb_entity,
+                name=config.run_name,
+                folder=config.output_dir,
+            )
+
+    trainer = ElasticGRPOTrainer(
+        model=model.model_name_or_path,
+        reward_funcs=reward_funcs,
+        args=setup.with_model_options(config, model),
+        train_dataset=dataset,
+        processing_class=tokenizer,
+        peft_config=get_peft_config(model),
+    )
+    if checkpoint is not None:
+        trainer.say(f"Resuming from {checkpoint}: the data go on in the order that they had.")
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if trainer.stopped_by_sigterm:
+        trainer.say(f"Stopped by SIGTERM after step {trainer.state.global_step}; the same command goes on from there.")
+        sys.exit(SIGTERM_EXIT_CODE)
+    trainer.save_model(config.output_dir)
+    trainer.say(f"The trained model is in {config.output_dir}.")
+
+
+def print_help() -> None:
+    """Our own options, without the seconds that it takes to import TRL."""
+    parser = Parser(
+        (DataArguments, RunArguments, BudgetArguments),
+        PROG,
+        "Train a reasoning model with GRPO on budget-constrained rollouts (E1, arXiv 2505.05315). Besides the options "
+        "below, every field of trl.GRPOConfig and trl.ModelConfig is one, by its own name (model_name_or_path, "
+        "output_dir, learning_rate, num_generations, use_peft, ...). Options may stand in the recipe, one a line; the "
+        "command line wins.",
+    )
+    parser.print_help()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,290 @@
+"""ElasticGRPOTrainer: TRL's GRPO on budget-constrained rollouts (E1, arXiv 2505.05315, section 3)."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import replace
+
+import torch
+from tqdm.auto import tqdm
+from trl import GRPOTrainer
+from trl.models import unwrap_model_for_generation
+from trl.trainer.utils import RepeatSampler
+
+from elastic.budget import Budget, ReasoningTokens, draw_budget
+from elastic.checkpoints import SaveOnSigterm, StepFromCheckpoint, mark_complete
+from elastic.config import ElasticConfig
+from elastic.data import prompt_token_ids
+from elastic.engines.transformers import TransformersEngine
+from elastic.metrics import budget_metrics
+from elastic.rollout import Rollout, segment_texts
+
+# Losses that sum over rows and divide by a number of tokens fixed beforehand: leaving a row of zeros out is exact.
+_LOSSES_WITH_FIXED_NORMALIZER = {"dapo", "cispo", "vespo"}
+
+
+class ElasticGRPOTrainer(GRPOTrainer):
+    """GRPO whose rollouts are sampled under separate thinking and solution budgets.
+
+    What changes with respect to GRPOTrainer:
+
+    - rollouts come from `budgeted_rollouts`, through TRL's `rollout_func`; its `env_mask` masks what was inserted
+    - `_generate_and_score_completions` notes the rows, whose columns may hold budgets, and logs the budget metrics
+    - `_calculate_rewards` applies `solution_truncated_reward: zero` and keeps the rewards for those metrics
+    - `_compute_loss` leaves out rows that cannot move the policy, and padding that no remaining row needs
+    - `training_step` times the update without the rollouts
+    - `_get_train_sampler`, `_save_checkpoint` and two callbacks make a resumed run see the data it would have seen
+
+    The entropy and clip metrics are therefore means over the rows that are trained.
+    """
+
+    _tag_names = ("trl", "grpo", "elastic-reasoning")
+
+    def __init__(self, model, reward_funcs, args: ElasticConfig, train_dataset, **kwargs):
+        super().__init__(
+            model=model,
+            reward_funcs=reward_funcs,
+            args=args,
+            train_dataset=train_dataset,
+            rollout_func=budgeted_rollouts,
+            **kwargs,
+        )
+        self.reasoning_tokens = ReasoningTokens.from_tokenizer(
+            self._tokenizer,
+            reasoning_start_str=args.reasoning_start_str,
+            reasoning_end_str=args.reasoning_end_str,
+            wrap_up_str=args.wrap_up_str,
+            eos_token_ids=self.eos_token_ids,
+        )
+        if self.max_completion_length is None:
+            bridge = len(self.reasoning_tokens.bridge)
+            self.max_completion_length = args.thinking_budgets.largest + bridge + args.solution_budgets.largest
+        self.add_callback(StepFromCheckpoint(self))
+        self._sigterm = SaveOnSigterm(self.accelerator)
+        self.add_callback(self._sigterm)
+        self._rows: list[dict] = []
+        self._rollouts: list[Rollout] = []
+        self._rewards_per_func = torch.empty(0)
+        self._sampling_seconds = 0.0
+        self._reward_seconds = 0.0
+        self._update_seconds = 0.0
+
+    @property
+    def stopped_by_sigterm(self) -> bool:
+        return self._sigterm.stopped
+
+    def say(self, text: str) -> None:
+        """Tell the person at the terminal, once for all processes and without breaking the progress bar."""
+        if self.accelerator.is_main_process:
+            tqdm.write(text)
+
+    @property
+    def generation_round(self) -> int:
+        """Which generation batch this is; a resumed run counts on from the checkpoint's."""
+        return self._step // (self.args.steps_per_generation * self.num_iterations)
+
+    def budgets_for(self, prompts: list[list[int]]) -> list[Budget]:
+        """Each row's budget: its own columns first, else one draw for each prompt and round."""
+        args, budgets = self.args, []
+        for row, prompt in zip(self._rows, prompts, strict=True):
+            drawn = draw_budget(
+                args.thinking_budgets,
+                args.solution_budgets,
+                seed=args.seed,
+                draw=self.generation_round,
+                prompt_ids=prompt,
+            )
+            own = {
+                phase: row[f"{phase}_token_budget"]
+                for phase in ("thinking", "solution")
+                if row.get(f"{phase}_token_budget") is not None
+            }
+            budgets.append(replace(drawn, **own, total=args.total_token_budget))
+        return budgets
+
+    def rollout_seed(self) -> int:
+        """A seed for this round and process: a resumed run samples what the interrupted one would have."""
+        mode = "train" if self.model.training else "eval"
+        index = self.accelerator.process_index
+        return random.Random(f"{self.args.seed}/{mode}/{self.generation_round}/{index}").getrandbits(63)
+
+    def _generate_and_score_completions(self, inputs):
+        self._rows = inputs
+        mode = "train" if self.model.training else "eval"
+        output = super()._generate_and_score_completions(inputs)
+        if self.args.solution_truncated_reward == "mask":
+            self._mask_truncated(output)
+        metrics = budget_metrics(self._rollouts, self._rewards_per_func, self.reward_weights, self.accelerator)
+        metrics["time/generation_s"] = self._sampling_seconds
+        metrics["time/reward_s"] = self._reward_seconds
+        metrics["throughput/sampled_tokens_per_s"] = metrics.pop("sampled_tokens") / self._sampling_seconds
+        for name, value in metrics.items():
+            self._metrics[mode][name].append(value)
+        return output
+
+    def _mask_truncated(self, output):
+        kept_B = torch.tensor([not rollout.solution_truncated for rollout in self._rollouts]).to(
+            self.accelerator.device
+        )
+        output["tool_mask"] = output["tool_mask"] * kept_B[:, None]
+        loss_mask = output["completion_mask"] * output["tool_mask"]
+        output["num_items_in_batch"] = self.accelerator.gather(loss_mask.sum()).sum()
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        start = time.perf_counter()
+        rewards_BF = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        if self.args.solution_truncated_reward == "zero":
+            truncated = torch.tensor([rollout.solution_truncated for rollout in self._rollouts])
+            truncated_B = self.accelerator.gather(truncated.to(self.accelerator.device))
+            rewards_BF = torch.where(truncated_B[:, None] & ~rewards_BF.isnan(), 0.0, rewards_BF)
+        self._rewards_per_func = rewards_BF
+        self._reward_seconds = time.perf_counter() - start
+        return rewards_BF
+
+    def _compute_loss(self, model, inputs):
+        inputs, share = self._without_idle_rows(inputs)
+        return super()._compute_loss(model, inputs) * share
+
+    def _without_idle_rows(self, inputs: dict) -> tuple[dict, torch.Tensor | float]:
+        """`inputs` without rows whose gradient is zero, and what the loss must be multiplied with to stay the same.
+
+        A row is idle when its advantage is 0 (its group's rewards are all equal) or all its tokens are masked. One row
+        always stays, so that every process runs a forward pass.
+        """
+        if not self._idle_rows_are_free:
+            return inputs, 1.0
+        loss_mask_BT = inputs["completion_mask"] * inputs["tool_mask"]
+        tokens_B = loss_mask_BT.sum(dim=1)
+        kept_B = (inputs["advantages"] != 0) & (tokens_B > 0)
+        if not kept_B.any():
+            kept_B[inputs["completion_mask"].sum(dim=1).argmin()] = True
+        share = 1.0
+        if self.loss_type == "bnpo":
+            share = tokens_B[kept_B].sum() / tokens_B.sum().clamp(min=1)
+        elif self.loss_type not in _LOSSES_WITH_FIXED_NORMALIZER:
+            share = kept_B.float().mean()
+        return _trimmed(_select_rows(inputs, kept_B)), share
+
+    @property
+    def _idle_rows_are_free(self) -> bool:
+        """Whether a row without advantage adds nothing to the loss: no KL, entropy or router term, no quantile."""
+        terms = self.beta != 0 or self._entropy_bonus_enabled or self.aux_loss_enabled
+        return self.model.training and not terms and self.top_entropy_quantile == 1.0
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        self._sampling_seconds = self._reward_seconds = 0.0
+        start = time.perf_counter()
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self._update_seconds += time.perf_counter() - start - self._sampling_seconds - self._reward_seconds
+        if self._step % self.current_gradient_accumulation_steps == 0:
+            self._metrics["train"]["time/training_s"].append(self._update_seconds)
+            self._update_seconds = 0.0
+        return loss
+
+    def _get_train_sampler(self, dataset=None):
+        return EpochRepeatSampler(
+            data_source=self.train_dataset if dataset is None else dataset,
+            mini_repeat_count=self.num_generations,
+            batch_size=self.args.generation_batch_size // self.num_generations,
+            repeat_count=self.num_iterations * self.args.steps_per_generation,
+            shuffle=self.shuffle_dataset,
+            seed=self.args.seed,
+        )
+
+    def _save_checkpoint(self, model, trial):
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            mark_complete(self.args.output_dir, self.state.global_step)
+
+
+class EpochRepeatSampler(RepeatSampler):
+    """RepeatSampler whose order depends on (seed, epoch), so that a resumed run goes on in the order it had."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self):
+        if self.shuffle:
+            self.generator.manual_seed(self.seed + self.epoch)
+        return super().__iter__()
+
+
+def budgeted_rollouts(prompts: list, trainer: ElasticGRPOTrainer) -> dict[str, list]:
+    """TRL's `rollout_func`: one budgeted rollout for each prompt, with the fields that rewards may ask for by name."""
+    start = time.perf_counter()
+    tokenizer, tokens = trainer._tokenizer, trainer.reasoning_tokens
+    prompt_ids = [tokens.open(ids) for ids in _tokenized(prompts, trainer)]
+    budgets = trainer.budgets_for(prompt_ids)
+    hidden = trainer.args.disable_tqdm or not trainer.accelerator.is_main_process
+    with (
+        unwrap_model_for_generation(
+            trainer.model_wrapped,
+            trainer.accelerator,
+            gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
+        ) as model,
+        tqdm(total=len(prompts), desc="rollouts", leave=False, delay=5, disable=hidden) as bar,
+    ):
+        engine = TransformersEngine(
+            model,
+            tokens,
+            pad_token_id=tokenizer.pad_token_id,
+            max_batch_tokens=trainer.args.rollout_max_batch_tokens,
+        )
+        rollouts = engine.generate(
+            prompt_ids, budgets, trainer.args.sampling, seed=trainer.rollout_seed(), on_rollout=bar.update
+        )
+    thinking_text, solution_text = segment_texts(rollouts, tokenizer)
+    trainer._rollouts = rollouts
+    trainer._log_completion_extra("thinking", thinking_text)
+    trainer._log_completion_extra("solution", solution_text)
+    trainer._log_completion_extra("thinking_stop_reason", [str(r.thinking_stop_reason) for r in rollouts])
+    trainer._sampling_seconds = time.perf_counter() - start
+    return {
+        "prompt_ids": [list(rollout.prompt_ids) for rollout in rollouts],
+        "completion_ids": [rollout.completion_ids for rollout in rollouts],
+        "logprobs": None,
+        "env_mask": [rollout.env_mask for rollout in rollouts],
+        "thinking_text": thinking_text,
+        "solution_text": solution_text,
+        "thinking_stop_reason": [str(rollout.thinking_stop_reason) for rollout in rollouts],
+        "finish_reason": [str(rollout.finish_reason) for rollout in rollouts],
+        "thinking_tokens": [rollout.thinking_tokens for rollout in rollouts],
+        "solution_tokens": [rollout.solution_tokens for rollout in rollouts],
+        "thinking_token_budget": [rollout.budget.thinking for rollout in rollouts],
+        "solution_token_budget": [rollout.budget.solution for rollout in rollouts],
+    }
+
+
+def _tokenized(prompts: list, trainer: ElasticGRPOTrainer) -> list[list[int]]:
+    """Token ids of each prompt; TRL repeats a prompt G times, and each is tokenized once."""
+    seen: dict[str, list[int]] = {}
+    for prompt in prompts:
+        if (key := repr(prompt)) not in seen:
+            seen[key] = prompt_token_ids(prompt, trainer._tokenizer, trainer.chat_template_kwargs)
+    return [seen[repr(prompt)] for prompt in prompts]
+
+
+def _select_rows(inputs: dict, kept_B: torch.Tensor) -> dict:
+    rows = len(kept_B)
+    return {
+        name: value[kept_B] if isinstance(value, torch.Tensor) and value.dim() and len(value) == rows else value
+        for name, value in inputs.items()
+    }
+
+
+def _trimmed(inputs: dict) -> dict:
+    """`inputs` without the columns of prompt and completion that are padding in every row."""
+    prompt_start = int(inputs["prompt_mask"].any(dim=0).int().argmax())
+    width = inputs["completion_mask"].shape[1]
+    end = width - int(inputs["completion_mask"].any(dim=0).flip(0).int().argmax())
+    trimmed = dict(inputs)
+    for name, value in inputs.items():
+        if name in ("prompt_ids", "prompt_mask"):
+            trimmed[name] = value[:, prompt_start:]
+        elif isinstance(value, torch.Tensor) and value.dim() == 2 and value.shape[1] == width:
+            trimmed[name] = value[:, :end]
+    return trimmed
