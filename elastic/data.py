@@ -175,7 +175,7 @@ def _read_jsonl(path: Path, report: _Report) -> Iterator[_Record]:
     for position, (number, line) in enumerate(numbered):
         where = f"{path} line {number}"
         try:
-            record = json.loads(line)
+            record = json.loads(line.rstrip())
         except ValueError as error:
             report(f"{where} is not JSON ({_json_error(error)}): write one object a line.")
         else:

@@ -11,7 +11,7 @@ Known limits:
 - Sets: the gold 1<x<2 accepts (1,2), but the gold (1,2) refuses 1<x<2; a gold that is an open interval or a point
   (both are written (3,4)) is read by math-verify's guess.
 - Forms: any form of equal value is accepted, unsimplified ones too.
-- An answer of more than MAX_ANSWER_CHARACTERS is wrong unless it is the reference letter for letter. A comparison that
+- An answer of more than MAX_ANSWER_CHARACTERS is wrong, and a reference that is longer is ungradable. A comparison that
   runs out of time counts as unequal; a reference that does so when it is parsed is ungradable.
 """
 
@@ -92,8 +92,6 @@ def _score(boxed: str | None, gold: str | None) -> float | None:
         return 1.0
     if _is_number(answer) and _is_number(gold):
         return float(Decimal(answer) == Decimal(gold))
-    if len(answer) > MAX_ANSWER_CHARACTERS:
-        return 0.0
     return float(_verified(gold, answer))
 
 
@@ -125,7 +123,9 @@ def _verified(gold: str, answer: str) -> bool:
 
 
 def _parsed(answer: str) -> list:
-    """math-verify's reading of `answer` as LaTeX, one sympy expression; [] when it has none."""
+    """math-verify's reading of `answer` as LaTeX, one sympy expression; [] when it has none or `answer` is too long."""
+    if len(answer) > MAX_ANSWER_CHARACTERS:
+        return []
     _require_working_grader()
     return _parse(answer)
 

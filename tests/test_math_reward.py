@@ -152,12 +152,12 @@ def test_another_thread_gets_the_same_scores():
     assert scores == math(**batch) == [1.0, 0.0, 0.0]
 
 
-def test_a_long_answer_counts_only_letter_for_letter():
+def test_a_long_answer_is_wrong_and_a_long_gold_ungradable():
     long = "+".join(["1"] * MAX_ANSWER_CHARACTERS)
     assert grade(f"\\boxed{{{long}}}", str(MAX_ANSWER_CHARACTERS)) == 0.0
     short = "+".join(["1"] * 20)
     assert grade(f"\\boxed{{{short}}}", "20") == 1.0
-    assert grade(f"\\boxed{{{long}}}", long) == 1.0
+    assert grade(r"\boxed{512}", long) is None
 
 
 def test_an_endless_comparison_is_stopped_and_the_next_row_is_graded():
