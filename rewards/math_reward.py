@@ -5,7 +5,7 @@ Known limits:
   TIMEOUT_S seconds, and they cancel an alarm (SIGALRM) that the caller has set. On another thread nothing bounds the
   time but the length of the answer. No limit bounds memory, and none can interrupt C code: a short `99999999!` may
   hold the process for long. Grade untrusted text at scale in processes that can be killed.
-- Numbers: math-verify rounds to 6 decimals, which is absolute (a gold of 1e-8 equals 0), and reads 42 as equal to 42%
+- Numbers: math-verify rounds to 6 decimals, which is absolute (0 equals the gold 10^{-8}), and reads 42 as equal to 42%
   and 4200%. Two plain decimal numbers are compared exactly instead, before math-verify is asked.
 - Words: a bare word is a product of its letters, so anagrams are equal; inside \text{} it is a name, without case.
 - Sets: the gold 1<x<2 accepts (1,2), but the gold (1,2) refuses 1<x<2; a gold that is an open interval or a point
