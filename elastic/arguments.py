@@ -43,6 +43,10 @@ class ProblemArguments:
         default=None,
         metadata={"help": "Longest prompt in tokens; longer ones are dropped and counted. Unset, none is dropped."},
     )
+    drop_malformed_rows: bool = field(
+        default=False,
+        metadata={"help": "Log rows that cannot be used, each by its place, and leave them out, instead of stopping."},
+    )
 
 
 @dataclass

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import yaml
 from trl import GRPOConfig
 
 from elastic.arguments import BudgetArguments
-from elastic.budget import UNLIMITED, BudgetDistribution
+from elastic.budget import UNLIMITED, Budget, BudgetDistribution
 from elastic.rollout import Sampling
 
 # TRL's options that a budgeted rollout has no meaning for yet, with what to do instead.
@@ -66,11 +66,10 @@ class ElasticConfig(BudgetArguments, GRPOConfig):
     def sampling(self) -> Sampling:
         return Sampling(self.temperature, self.top_p, self.top_k, self.min_p or 0.0)
 
-    @property
-    def total_token_budget(self) -> int:
-        """What caps a rollout with an unlimited phase; -1 where both phases are bounded."""
-        bounded = UNLIMITED not in (self.thinking_budgets.largest, self.solution_budgets.largest)
-        return UNLIMITED if bounded else self.max_completion_length
+    def capped(self, budget: Budget) -> Budget:
+        """`budget`, ended by `max_completion_length` where one of its phases is unlimited."""
+        bounded = UNLIMITED not in (budget.thinking, budget.solution)
+        return budget if bounded else replace(budget, total=self.max_completion_length)
 
     def _check_budgets(self):
         t, s = self.thinking_budgets.largest, self.solution_budgets.largest

@@ -21,7 +21,8 @@ def budget_metrics(
         rollouts: this process's.
         rewards_BF: rewards of all processes, NaN where a reward could not grade.
     """
-    table_BC = accelerator.gather(torch.tensor([_row(r) for r in rollouts], device=accelerator.device))
+    table = torch.tensor([_row(rollout) for rollout in rollouts], dtype=torch.float32, device=accelerator.device)
+    table_BC = accelerator.gather(table)
     column = dict(zip(_COLUMNS, table_BC.T, strict=True))
     metrics = {
         "budget/forced_rate": column["forced"].mean(),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from datasets import Dataset
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
-from trl import ModelConfig, get_kbit_device_map, get_quantization_config
+from trl import ModelConfig
 
 from elastic.arguments import DataArguments
 from elastic.budget import UNLIMITED, ReasoningTokens
@@ -83,12 +83,14 @@ def training_set(data: DataArguments, tokenizer: PreTrainedTokenizerBase, config
         answer_column=data.answer_column,
         prompt_suffix=data.prompt_suffix,
         system_prompt=data.system_prompt,
+        drop_malformed_rows=data.drop_malformed_rows,
     )
     rows, dropped = drop_long_prompts(rows, tokenizer, data.max_prompt_length, config.chat_template_kwargs)
     if dropped:
         logger.warning(
             "Dropped %d prompts of more than %d tokens; %d are left.", dropped, data.max_prompt_length, len(rows)
         )
+    _check_budget_columns(rows, data.dataset_name, config)
     needed = config.generation_batch_size // config.num_generations
     if len(rows) < needed:
         raise ValueError(
@@ -96,6 +98,14 @@ def training_set(data: DataArguments, tokenizer: PreTrainedTokenizerBase, config
             f"per_device_train_batch_size or gradient_accumulation_steps, or give more problems."
         )
     return Dataset.from_list(rows)
+
+
+def _check_budget_columns(rows: list[dict], name: str, config: ElasticConfig) -> None:
+    for column in {"thinking_token_budget", "solution_token_budget"} & set(rows[0]):
+        if config.max_completion_length is None and any(row[column] == UNLIMITED for row in rows):
+            raise ValueError(
+                f"Rows of {name} have {column} -1 (no limit): set max_completion_length to end every rollout."
+            )
 
 
 def check_context(
@@ -131,15 +141,12 @@ def check_context(
 
 def with_model_options(config: ElasticConfig, model: ModelConfig) -> ElasticConfig:
     """`config` with the options of ModelConfig where GRPOTrainer looks for them."""
-    quantization = get_quantization_config(model)
     options = {
         "revision": model.model_revision,
         "attn_implementation": model.attn_implementation,
         "dtype": model.dtype,
         "trust_remote_code": config.trust_remote_code,
     }
-    if quantization is not None:
-        options |= {"quantization_config": quantization, "device_map": get_kbit_device_map()}
     config.model_init_kwargs = options | (config.model_init_kwargs or {})
     return config
 

@@ -20,7 +20,7 @@ def start_wandb(
     """
     if "wandb" not in report_to:
         return
-    mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+    mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
     settings = {
         "project": project or os.environ.get("WANDB_PROJECT", "elastic"),
         "entity": entity or os.environ.get("WANDB_ENTITY"),

@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if {"-h", "--help"} & set(argv):
         return print_help()
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    from trl import ModelConfig, get_peft_config
+    from trl import ModelConfig, get_peft_config, get_quantization_config
 
     from elastic import setup
     from elastic.checkpoints import checkpoint_to_resume, claim_output_dir, run_identity
@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         train_dataset=dataset,
         processing_class=tokenizer,
         peft_config=get_peft_config(model),
+        quantization_config=get_quantization_config(model),
     )
     if checkpoint is not None:
         trainer.say(f"Resuming from {checkpoint}: the data go on in the order that they had.")

@@ -86,22 +86,20 @@ class ElasticGRPOTrainer(GRPOTrainer):
 
     def budgets_for(self, prompts: list[list[int]]) -> list[Budget]:
         """Each row's budget: its own columns first, else one draw for each prompt and round."""
-        args, budgets = self.args, []
-        for row, prompt in zip(self._rows, prompts, strict=True):
-            drawn = draw_budget(
-                args.thinking_budgets,
-                args.solution_budgets,
-                seed=args.seed,
-                draw=self.generation_round,
-                prompt_ids=prompt,
-            )
-            own = {
-                phase: row[f"{phase}_token_budget"]
-                for phase in ("thinking", "solution")
-                if row.get(f"{phase}_token_budget") is not None
-            }
-            budgets.append(replace(drawn, **own, total=args.total_token_budget))
-        return budgets
+        args, drawn = self.args, {}
+        for prompt in map(tuple, prompts):
+            if prompt not in drawn:
+                drawn[prompt] = draw_budget(
+                    args.thinking_budgets,
+                    args.solution_budgets,
+                    seed=args.seed,
+                    draw=self.generation_round,
+                    prompt_ids=prompt,
+                )
+        return [
+            args.capped(replace(drawn[tuple(prompt)], **_own_budgets(row)))
+            for row, prompt in zip(self._rows, prompts, strict=True)
+        ]
 
     def rollout_seed(self) -> int:
         """A seed for this round and process: a resumed run samples what the interrupted one would have."""
@@ -257,6 +255,12 @@ def budgeted_rollouts(prompts: list, trainer: ElasticGRPOTrainer) -> dict[str, l
         "thinking_token_budget": [rollout.budget.thinking for rollout in rollouts],
         "solution_token_budget": [rollout.budget.solution for rollout in rollouts],
     }
+
+
+def _own_budgets(row: dict) -> dict[str, int]:
+    """The budgets in the row's columns of these names, by phase."""
+    columns = {phase: f"{phase}_token_budget" for phase in ("thinking", "solution")}
+    return {phase: row[column] for phase, column in columns.items() if column in row}
 
 
 def _tokenized(prompts: list, trainer: ElasticGRPOTrainer) -> list[list[int]]:
