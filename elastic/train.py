@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from elastic.arguments import BudgetArguments, DataArguments, Parser, RunArguments, parse, sentence_on_error
 
 PROG = "python -m elastic.train"
 SIGTERM_EXIT_CODE = 143
+# Said at every step by the libraries to one another; nothing for the person at the terminal to do.
+_NOISE = ("`is_gradient_checkpointing` is deprecated", "'pin_memory' argument is set as true")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -20,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if {"-h", "--help"} & set(argv):
         return print_help()
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message)
     from trl import ModelConfig, get_peft_config, get_quantization_config
 
     from elastic import setup

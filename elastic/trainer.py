@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 from tqdm.auto import tqdm
+from transformers.trainer_callback import ProgressCallback
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import RepeatSampler
@@ -18,6 +19,7 @@ from elastic.config import ElasticConfig
 from elastic.data import prompt_token_ids
 from elastic.engines.transformers import TransformersEngine
 from elastic.metrics import budget_metrics
+from elastic.progress import TrainingProgress
 from elastic.rollout import Rollout, segment_texts
 
 # Losses that sum over rows and divide by a number of tokens fixed beforehand: leaving a row of zeros out is exact.
@@ -63,6 +65,9 @@ class ElasticGRPOTrainer(GRPOTrainer):
         self.add_callback(StepFromCheckpoint(self))
         self._sigterm = SaveOnSigterm(self.accelerator)
         self.add_callback(self._sigterm)
+        if not args.disable_tqdm:
+            self.remove_callback(ProgressCallback)
+            self.add_callback(TrainingProgress())
         self._rows: list[dict] = []
         self._rollouts: list[Rollout] = []
         self._rewards_per_func = torch.empty(0)
