@@ -1,17 +1,18 @@
-"""results.json and generations.jsonl: what a cell is called and holds, and how both files are read and replaced."""
+"""results.json: what a cell is called and holds, and how runs are read for a comparison."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from elastic.budget import UNLIMITED
+from elastic.generations import read_generations
 
 RESULTS_NAME = "results.json"
 GENERATIONS_NAME = "generations.jsonl"
@@ -20,7 +21,7 @@ CELL_FIELDS = (
     *("control", "thinking_token_budget", "solution_token_budget", "total_token_budget", "trained_budget"),
     *("accuracy", "ci_low", "ci_high", "n_problems", "n_samples", "ungraded"),
     *("thinking_tokens", "thinking_tokens_p95", "solution_tokens", "solution_tokens_p95", "total_tokens"),
-    *("forced_rate", "eos_in_thinking_rate", "solution_truncated_rate", "no_solution_rate", "reopened_rate"),
+    *("forced_rate", "eos_in_thinking_rate", "solution_truncated_rate", "thinking_cut_rate", "reopened_rate"),
     *("model_label", "data_fingerprint", "sampling", "reward", "key"),
 )
 
@@ -105,7 +106,7 @@ def read_cells(path: Path) -> list[dict[str, Any]]:
     return cells
 
 
-def problem_accuracies(run: Run) -> dict[str, dict[int, float]]:
+def problem_accuracies(run: Run) -> dict[str, dict[str, float]]:
     """Mean graded reward of each problem, by cell key and problem id, from the generations beside the results.
 
     Empty where there are none.
@@ -114,7 +115,7 @@ def problem_accuracies(run: Run) -> dict[str, dict[int, float]]:
     path = run.path.with_name(GENERATIONS_NAME) if run.path else None
     if path is None or not path.is_file():
         return {}
-    rewards: dict[str, dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    rewards: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in read_generations(path, keys):
         if row["reward"] is not None:
             rewards[row["key"]][row["problem_id"]].setdefault(row["sample"], row["reward"])
@@ -122,16 +123,6 @@ def problem_accuracies(run: Run) -> dict[str, dict[int, float]]:
         key: {problem: sum(graded.values()) / len(graded) for problem, graded in problems.items()}
         for key, problems in rewards.items()
     }
-
-
-def read_generations(path: Path, keys: Collection[str]) -> Iterator[dict[str, Any]]:
-    """The rows with one of `keys`; a last line without a line feed was cut in writing and is left out."""
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            if line.endswith("\n"):
-                row = json.loads(line)
-                if row["key"] in keys:
-                    yield row
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:

@@ -17,7 +17,7 @@ _CONDITIONS = {"data_fingerprint": "data", "sampling": "sampling", "reward": "re
 def run_table(run: Run, *, trained_budget: int | None) -> str:
     """Everything measured of one run, a line a cell."""
     header = ["budget (t + s)", "accuracy", "thinking tokens", "(p95)", "solution tokens", "(p95)", "all tokens"]
-    header += ["forced", "EOS in thinking", "cut", "no solution", "reopened", "ungraded"]
+    header += ["forced", "EOS in thinking", "cut", "cut in thinking", "reopened", "ungraded"]
     rows = [
         [
             _budget_label(BudgetKey.of(cell), trained_budget),
@@ -25,7 +25,7 @@ def run_table(run: Run, *, trained_budget: int | None) -> str:
             *(f"{cell[f'{phase}_tokens{part}']:.1f}" for phase in ("thinking", "solution") for part in ("", "_p95")),
             f"{cell['total_tokens']:.1f}",
             *(f"{cell[name]:.2f}" for name in ("forced_rate", "eos_in_thinking_rate", "solution_truncated_rate")),
-            *(f"{cell[name]:.2f}" for name in ("no_solution_rate", "reopened_rate")),
+            *(f"{cell[name]:.2f}" for name in ("thinking_cut_rate", "reopened_rate")),
             str(cell["ungraded"]),
         ]
         for cell in run.cells

@@ -1,0 +1,73 @@
+"""Measure a model at a grid of budgets: accuracy, tokens, and how often each budget bites.
+
+    python -m elastic.evaluate --config recipes/eval/nano.yaml --model_name_or_path outputs/nano-e1
+
+Every sample is kept in output_dir under a key made of all that produced it: the model's files, the problems, budget,
+sampling, seed, the reward's name. A run samples only what its own keys lack, so it resumes an interrupted one with the
+same results, and never counts samples of other settings. results.json holds the cells of this run's grid.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from elastic.arguments import parse, sentence_on_error
+from elastic.evaluation_arguments import EvaluationArguments
+
+PROG = "python -m elastic.evaluate"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, check, then cell by cell sample what is missing and write what is measured; print the table."""
+    argv = sys.argv[1:] if argv is None else argv
+    (arguments,) = parse((EvaluationArguments,), argv, prog=PROG, description="Measure a model at token budgets.")
+
+    from elastic.evaluation import Evaluation
+
+    with sentence_on_error(PROG):
+        evaluation = Evaluation.prepare(arguments)
+        incomplete = [cell for cell in evaluation.cells if evaluation.missing_chunks(cell)]
+        engine = evaluation.load_engine() if incomplete else None
+    tell(evaluation.what_is_there())
+    measured = []
+    for cell in evaluation.cells:
+        if cell in incomplete:
+            evaluation.complete(cell, engine)
+        measured.append(evaluation.measure(cell))
+        write_results(evaluation.output_dir, measured)
+    print(write_tables(arguments, evaluation.output_dir, measured))
+    tell(f"Written to {evaluation.output_dir}: results.json, generations.jsonl, table.md and curve.png.")
+
+
+def write_results(output_dir: Path, cells: list[dict]) -> None:
+    from elastic.results import RESULTS_NAME, replace_file
+
+    text = json.dumps(cells, indent=1, allow_nan=False) + "\n"
+    replace_file(output_dir / RESULTS_NAME, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def write_tables(arguments: EvaluationArguments, output_dir: Path, cells: list[dict]) -> str:
+    """Write table.md and curve.png; returns the table."""
+    from elastic.curve import draw_curve
+    from elastic.results import Run, replace_file
+    from elastic.tables import run_table
+
+    run, t_star = Run(arguments.label, cells), arguments.trained_budget
+    table = f"## {run.label}\n\n{run_table(run, trained_budget=t_star)}\n"
+    replace_file(output_dir / "table.md", lambda path: path.write_text(table, encoding="utf-8"))
+    replace_file(output_dir / "curve.png", lambda path: draw_curve([run], path, trained_budget=t_star))
+    return table
+
+
+def tell(text: str) -> None:
+    """A line for the person at the terminal, beside the results that go to stdout."""
+    tqdm.write(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

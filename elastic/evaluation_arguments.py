@@ -1,0 +1,161 @@
+"""What a recipe or a command line may say about an evaluation. Nothing heavy is imported, so `--help` is quick."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from elastic.arguments import MarkerArguments, ProblemArguments
+from elastic.budget import UNLIMITED, validated_budget
+from elastic.rollout import Sampling
+
+
+@dataclass
+class EvaluatedModelArguments:
+    """Which model is measured, and how it is loaded."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "A model directory (a PEFT adapter's too), or a hub id."}
+    )
+    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of a hub id."})
+    model_label: str | None = field(
+        default=None, metadata={"help": "The model's name in tables and plots; unset, the last part of its path."}
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
+        default="auto", metadata={"help": "Precision of the weights; auto is the one that they are stored in."}
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "Attention code, such as sdpa or eager; unset, transformers chooses."}
+    )
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run model code that comes with the model."})
+
+
+@dataclass
+class GridArguments:
+    """The budgets to measure at."""
+
+    thinking_token_budgets: list[int] | None = field(
+        default=None,
+        metadata={
+            "help": "Each t, in tokens, to measure at; 0 closes the thinking at once (a control), -1 is no limit."
+        },
+    )
+    solution_token_budget: int = field(
+        default=UNLIMITED, metadata={"help": "s, in tokens, beside each of thinking_token_budgets; -1 is no limit."}
+    )
+    no_budget: bool = field(default=False, metadata={"help": "Measure without budgets too."})
+    truncation_budgets: list[int] | None = field(
+        default=None,
+        metadata={
+            "help": "The truncation baseline: total budgets, in tokens, at which a rollout is cut; nothing is inserted."
+        },
+    )
+    max_completion_tokens: int = field(
+        default=32768,
+        metadata={
+            "help": "Most tokens that a rollout may sample where t or s is no limit, no_budget included; -1 leaves "
+            "it to the model's context."
+        },
+    )
+    trained_budget: int | None = field(
+        default=None,
+        metadata={"help": "t*, the thinking budget that the model was trained with: marked in tables and plots."},
+    )
+
+
+@dataclass
+class EvaluationArguments(MarkerArguments, GridArguments, ProblemArguments, EvaluatedModelArguments):
+    """A model, a data set, a grid of budgets, and how rollouts are sampled and graded.
+
+    Raises ValueError, with one sentence, for values that contradict themselves or each other.
+    """
+
+    dataset_split: str = field(default="test", metadata={"help": "The split of a hub data set to measure on."})
+    max_problems: int | None = field(
+        default=None, metadata={"help": "Measure on the first so many problems only; unset, on all."}
+    )
+    chat_template_kwargs: dict | str | None = field(
+        default=None, metadata={"help": "Arguments of the chat template, such as {enable_thinking: true}."}
+    )
+    reward: str = field(
+        default="math",
+        metadata={
+            "help": "What decides whether a sample is right (1) or wrong (0): a name in rewards.REWARDS, or a dotted "
+            "path such as my_package.my_reward."
+        },
+    )
+    num_generations: int = field(default=16, metadata={"help": "Samples of each problem at each budget."})
+    temperature: float = field(default=0.6, metadata={"help": "0 is greedy decoding. The paper evaluates at 0.6."})
+    top_p: float = field(default=1.0, metadata={"help": "Nucleus sampling; 1 keeps all. The paper evaluates at 0.95."})
+    top_k: int = field(default=0, metadata={"help": "Sample from the k likeliest tokens; 0 keeps all."})
+    min_p: float = field(
+        default=0.0, metadata={"help": "Drop tokens below this share of the likeliest one's probability."}
+    )
+    seed: int = field(default=0, metadata={"help": "Of the sampling; each budget has random streams of its own."})
+    max_batch_tokens: int | None = field(
+        default=None,
+        metadata={"help": "Most tokens of KV cache that one slice of rollouts may need. Unset, from the free memory."},
+    )
+    output_dir: str | None = field(
+        default=None,
+        metadata={"help": "Where results.json, generations.jsonl, table.md and curve.png go; a second run resumes."},
+    )
+
+    def __post_init__(self):
+        for name in ("model_name_or_path", "dataset_name", "output_dir"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is not set: give it in the recipe or as --{name}.")
+        for name in ("num_generations", "max_problems", "max_batch_tokens", "max_prompt_length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}: give a whole number of 1 or more.")
+        self.chat_template_kwargs = _json_object(self.chat_template_kwargs, "chat_template_kwargs")
+        self._check_budgets()
+        self.sampling  # noqa: B018  (Sampling checks the four values)
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(self.temperature, self.top_p, self.top_k, self.min_p)
+
+    @property
+    def label(self) -> str:
+        return self.model_label or self.model_name_or_path.rstrip("/").rsplit("/", 1)[-1]
+
+    def _check_budgets(self):
+        _check_grid_line(self.thinking_token_budgets or (), "thinking_token_budgets")
+        _check_grid_line(self.truncation_budgets or (), "truncation_budgets")
+        if min(self.truncation_budgets or (1,)) < 1:
+            raise ValueError(
+                f"truncation_budgets is {self.truncation_budgets}: give total budgets of 1 token or more; for no "
+                f"limit set no_budget."
+            )
+        validated_budget(self.solution_token_budget, "solution_token_budget")
+        if self.trained_budget is not None:
+            validated_budget(self.trained_budget, "trained_budget")
+        if self.max_completion_tokens < 1 and self.max_completion_tokens != UNLIMITED:
+            raise ValueError(
+                f"max_completion_tokens is {self.max_completion_tokens}: give 1 token or more, or -1 for as many as "
+                f"the model's context holds."
+            )
+        if not (self.thinking_token_budgets or self.no_budget or self.truncation_budgets):
+            raise ValueError("The grid is empty: give thinking_token_budgets, no_budget or truncation_budgets.")
+
+
+def _check_grid_line(budgets: Sequence[int], name: str) -> None:
+    for budget in budgets:
+        validated_budget(budget, name)
+    if len(set(budgets)) < len(budgets):
+        raise ValueError(f"{name} is {budgets}, which names a budget twice: name each once.")
+
+
+def _json_object(value: dict | str | None, name: str) -> dict | None:
+    """A mapping as a recipe gives it, or as JSON from a command line."""
+    try:
+        value = json.loads(value) if isinstance(value, str) else value
+    except json.JSONDecodeError:
+        raise ValueError(f'{name} is {value!r}, which is not JSON: give an object such as {{"a": 1}}.') from None
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f'{name} is {value!r}: give an object such as {{"a": 1}}.')
+    return value
