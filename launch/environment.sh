@@ -46,8 +46,15 @@ remove_broken_environment() {
     fi
     if [ "$word" = installing ] || [ "$rest" != "$checkout" ] || ! "$own_environment/bin/python" -c ''; then
         echo "An install was interrupted, or the checkout or its Python was moved: making $own_environment anew."
+        # The stamp goes last, so that the next run knows what a removal that failed has left.
+        find "$own_environment" -mindepth 1 -maxdepth 1 ! -name elastic-environment -exec rm -rf {} +
         rm -rf "$own_environment"
     fi
+}
+
+# Run a command of the install, its process named in the stamp: it can outlive this script.
+run_installing() {
+    sh -c 'echo "installing $$" >"$0" && exec "$@"' "$environment_stamp" "$@"
 }
 
 install_torch() {
@@ -61,7 +68,7 @@ dependencies = tomllib.loads(pathlib.Path(sys.argv[1]).read_text())["project"]["
 print(next(dependency for dependency in dependencies if re.match(r"torch\b", dependency)))
 PYTHON
     )
-    "$own_environment/bin/python" -m pip install "$requirement"
+    run_installing "$own_environment/bin/python" -m pip install "$requirement"
 }
 
 install_environment() {
@@ -69,13 +76,11 @@ install_environment() {
     if [ ! -d "$own_environment" ]; then
         python=$(find_python)
         mkdir "$own_environment"
-        echo "installing $$" >"$environment_stamp"
-        "$python" -m venv "$own_environment"
+        run_installing "$python" -m venv "$own_environment"
     fi
-    echo "installing $$" >"$environment_stamp"
     echo "Installing Elastic and what it needs into $own_environment: some minutes the first time, about 2 GB on disk."
     command -v nvidia-smi >/dev/null || install_torch
-    "$own_environment/bin/python" -m pip install -e "$checkout[dev]"
+    run_installing "$own_environment/bin/python" -m pip install -e "$checkout[dev]"
     echo "$1" >"$environment_stamp"
 }
 
