@@ -1,0 +1,301 @@
+"""Intervals, the comparison of runs, and its picture."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from elastic import report
+from elastic.intervals import Interval, accuracy_interval, gain_interval, paired_gain_interval
+from elastic.results import BudgetKey, Control, Run, read_cells, read_runs
+from elastic.tables import comparison, run_table
+
+
+def make_cell(control="separate", t=-1, s=-1, total=-1, accuracy=0.5, tokens=10.0, **fields):
+    return {
+        "control": control,
+        "thinking_token_budget": t,
+        "solution_token_budget": s,
+        "total_token_budget": total,
+        "trained_budget": None,
+        "accuracy": accuracy,
+        "ci_low": max(0.0, accuracy - 0.1),
+        "ci_high": min(1.0, accuracy + 0.1),
+        "n_problems": 4,
+        "n_samples": 8,
+        "ungraded": 0,
+        "thinking_tokens": tokens - 3,
+        "thinking_tokens_p95": tokens,
+        "solution_tokens": 3.0,
+        "solution_tokens_p95": 4.0,
+        "total_tokens": tokens,
+        "forced_rate": 0.25,
+        "eos_in_thinking_rate": 0.0,
+        "solution_truncated_rate": 0.0,
+        "thinking_cut_rate": 0.0,
+        "reopened_rate": 0.0,
+        "model_label": "model",
+        "data_fingerprint": "data",
+        "sampling": {"temperature": 1.0},
+        "reward": "exact",
+        "key": f"{control}/{t}/{s}/{total}",
+    } | fields
+
+
+BASE = [make_cell(t=t, s=4, accuracy=a, tokens=n) for t, a, n in ((0, 0.0, 3), (8, 0.1, 11), (32, 0.25, 34))]
+BASE += [
+    make_cell("none", total=320, accuracy=0.9, tokens=90),
+    make_cell("truncate", total=36, accuracy=0.1, tokens=35),
+]
+TRAINED = [make_cell(t=t, s=4, accuracy=a, tokens=n) for t, a, n in ((0, 0.1, 3), (8, 0.2, 11), (32, 0.95, 26))]
+TRAINED += [make_cell("none", total=320, accuracy=0.9, tokens=27)]
+
+
+def write_run(folder: Path, cells, generations=()) -> Path:
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps(cells))
+    if generations:
+        (folder / "generations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in generations))
+    return folder / "results.json"
+
+
+def samples(key, rewards_by_problem):
+    return [
+        {"key": key, "problem_id": problem, "sample": i, "reward": reward, "thinking_text": "", "solution_text": ""}
+        for problem, rewards in rewards_by_problem.items()
+        for i, reward in enumerate(rewards)
+    ]
+
+
+def test_accuracy_interval_by_hand():
+    """Problem means .5, 1, 0, 1: se² = .229167 / 4, so 4.0909 effective samples, and t(.975, 3) = 3.182446."""
+    estimate, low, high = accuracy_interval([[1, 0], [1, 1], [0, 0], [1, 1]])
+    assert estimate == 0.625
+    assert low == pytest.approx(0.11778, abs=1e-4)
+    assert high == pytest.approx(0.95414, abs=1e-4)
+
+
+def test_with_one_sample_a_problem_it_is_wilsons_interval_with_students_quantile():
+    rewards = [[1.0]] * 21 + [[0.0]] * 9
+    _, low, high = accuracy_interval(rewards)
+    quantile, samples = stats.t.ppf(0.975, 29), 30 - 1  # the cluster variance divides by n - 1
+    for end in (low, high):
+        assert abs(0.7 - end) == pytest.approx(quantile * np.sqrt(end * (1 - end) / samples), abs=1e-9)
+
+
+def test_more_samples_of_the_same_problems_are_no_new_problems():
+    few = accuracy_interval([[1], [0], [1], [1], [0], [1]])
+    many = accuracy_interval([[reward] * 16 for reward in (1, 0, 1, 1, 0, 1)])
+    assert many == pytest.approx(few)
+
+
+def test_problems_with_unequal_numbers_of_samples_weigh_by_samples():
+    assert accuracy_interval([[1, 1, 1], [0], []]).estimate == 0.75
+
+
+@pytest.mark.parametrize(
+    ("rewards", "expected"),
+    [
+        ([[0.0, 0.0]] * 20, (0.0, 0.0, 0.161125)),
+        ([[1.0]] * 20, (1.0, 1 - 0.161125, 1.0)),
+        ([[1.0, 1.0]], (1.0, 0.206543, 1.0)),
+        ([[1.0, 0.0]] * 10, (0.5, 0.236593, 0.763407)),
+    ],
+)
+def test_where_problems_do_not_differ_each_counts_as_one_sample(rewards, expected):
+    assert accuracy_interval(rewards) == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_accuracy_between_two_counts_stays_within_its_interval():
+    estimate, low, high = accuracy_interval([[1, 0, 0, 0]])
+    assert low <= estimate == 0.25 <= high
+
+
+@pytest.mark.parametrize("rewards", [[], [[], []], [[1.5]], [[-0.1, 1.0]], [[float("nan")]]])
+def test_what_is_no_accuracy_is_refused(rewards):
+    with pytest.raises(ValueError, match="accuracy"):
+        accuracy_interval(rewards)
+
+
+@pytest.mark.parametrize(("a", "b", "least"), [(2, 2, 0.92), (0.3, 0.3, 0.92), (0.2, 4, 0.90)])
+def test_the_interval_holds_the_truth_as_often_as_it_says(a, b, least):
+    """30 problems of 16 samples, the chance of solving a problem from Beta(a, b): at (.2, 4) most are never solved."""
+    rng, repeats, truth = np.random.default_rng(0), 1000, a / (a + b)
+    held = {"ours": 0, "student": 0}
+    for _ in range(repeats):
+        rewards = rng.random((30, 16)) < rng.beta(a, b, 30)[:, None]
+        _, low, high = accuracy_interval(rewards.astype(float).tolist())
+        held["ours"] += low <= truth <= high
+        means = rewards.mean(axis=1)
+        held["student"] += abs(means.mean() - truth) <= stats.t.ppf(0.975, 29) * stats.sem(means)
+    assert least <= held["ours"] / repeats <= 0.98
+    assert held["ours"] >= held["student"]
+
+
+def test_gain_from_two_intervals_by_hand():
+    """MOVER: below = hypot(.8 - .7, .4 - .3), above = hypot(.85 - .8, .3 - .25)."""
+    gain, low, high = gain_interval(Interval(0.3, 0.25, 0.4), Interval(0.8, 0.7, 0.85))
+    assert (gain, low, high) == pytest.approx((0.5, 0.5 - 0.141421, 0.5 + 0.070711), abs=1e-5)
+
+
+def test_paired_gain_by_hand():
+    """Differences .5, 0, 1, .5: mean .5, standard error .408248 / 2, t(.975, 3) = 3.182446."""
+    gain, low, high = paired_gain_interval([0, 0.5, 0, 0.5], [0.5, 0.5, 1, 1])
+    assert (gain, low, high) == pytest.approx((0.5, 0.5 - 0.649617, 1.0), abs=1e-5)
+
+
+@pytest.mark.parametrize(("before", "after"), [([0, 0, 0], [1, 1, 1]), ([0.5], [1.0]), ([], [])])
+def test_differences_that_do_not_vary_bound_nothing(before, after):
+    assert paired_gain_interval(before, after) is None
+
+
+def test_the_comparison_lists_every_budget_and_its_gain():
+    table = comparison([Run("base", BASE), Run("E1", TRAINED)], trained_budget=32)
+    rows = {line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:-1]] for line in table.splitlines()[2:7]}
+    assert list(rows) == ["0 + 4", "8 + 4", "32 + 4 (t*)", "no budget (at most 320)", "truncated at 36"]
+    assert rows["32 + 4 (t*)"] == ["0.250 [0.15, 0.35]", "34.0", "0.950 [0.85, 1.00]", "26.0", "+0.700 [+0.56, +0.81]"]
+    assert rows["no budget (at most 320)"][-1] == "+0.000 [-0.14, +0.14]"
+    assert rows["truncated at 36"][2:] == ["–", "–", "–"]
+    assert "from the two runs' own intervals" in table
+
+
+def test_gains_are_paired_where_the_samples_are_there(tmp_path):
+    key = "separate/8/4/-1"
+    before, after = make_cell(t=8, s=4, accuracy=0.25), make_cell(t=8, s=4, accuracy=0.75)
+    first = samples(key, {"a": [0, 0], "b": [0, 1], "c": [0, 0], "d": [0, 1]})
+    second = samples(key, {"d": [1, 1], "c": [1, 1], "b": [0, 1], "a": [0, 1]})
+    second += samples("another key", {"a": [0, 0]}) + samples(key, {"a": [0, 0]})  # other settings, and a repeat
+    paths = [write_run(tmp_path / "A", [before], first), write_run(tmp_path / "B", [after], second)]
+    table = comparison(read_runs(paths, ["A", "B"]), trained_budget=None)
+    assert "+0.500 [-0.15, +1.00]" in table
+    assert "paired by problem." in table
+
+
+def test_samples_of_other_problems_are_not_paired(tmp_path):
+    cells = [make_cell(t=8, s=4, accuracy=0.25), make_cell(t=8, s=4, accuracy=0.75, data_fingerprint="other")]
+    generations = [samples("separate/8/4/-1", {"a": [0, 1], "b": [1, reward]}) for reward in (0, 1)]
+    paths = [
+        write_run(tmp_path / name, [cell], rows) for name, cell, rows in zip("AB", cells, generations, strict=True)
+    ]
+    table = comparison(read_runs(paths, ["A", "B"]), trained_budget=None)
+    assert "+0.500 [+0.36, +0.64]" in table
+    assert "Caution: the runs differ in data" in table
+
+
+def test_the_table_of_one_run_says_what_was_measured():
+    lines = run_table(Run("base", BASE), trained_budget=8).splitlines()
+    assert len(lines) == 2 + len(BASE)
+    assert [cell.strip() for cell in lines[3].split("|")[1:-1]] == [
+        *("8 + 4 (t*)", "0.100 [0.00, 0.20]", "8.0", "11.0", "3.0", "4.0", "11.0", "0.25", "0.00", "0.00", "0.00"),
+        *("0.00", "0"),
+    ]
+
+
+def test_a_cell_that_could_not_be_graded_is_listed_without_an_accuracy(tmp_path):
+    ungraded = make_cell(t=16, s=4) | {"accuracy": None, "ci_low": None, "ci_high": None, "n_samples": 0}
+    path = write_run(tmp_path / "A", [*BASE, ungraded])
+    report.main([str(path), "--output_dir", str(tmp_path / "out")])
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert [cell.strip() for cell in text.splitlines()[4].split("|")[1:3]] == ["16 + 4", "–"]
+
+
+def test_report_writes_table_and_curve_and_prints_the_table(tmp_path, capsys):
+    paths = [write_run(tmp_path / "base", BASE), write_run(tmp_path / "e1", TRAINED)]
+    out = tmp_path / "new" / "folder"
+    report.main([*map(str, paths), "--labels", "base", "E1", "--output_dir", str(out), "--trained_budget", "32"])
+    assert sorted(path.name for path in out.iterdir()) == ["curve.png", "report.md"]
+    assert (out / "curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    printed, written = capsys.readouterr().out, (out / "report.md").read_text()
+    assert "32 + 4 (t*)" in printed
+    assert written.startswith(printed.rstrip("\n"))
+    assert "![Accuracy against tokens](curve.png)" in written
+
+
+def test_the_curve_marks_what_it_says(tmp_path, monkeypatch):
+    """Of each run: a curve, a dashed baseline, a ring at t*, a star where there is no budget."""
+    from matplotlib import pyplot as plt
+
+    from elastic.curve import draw_curve
+
+    monkeypatch.setattr(plt, "close", lambda figure: None)
+    draw_curve([Run("base", BASE), Run("E1", TRAINED)], tmp_path / "curve.png", trained_budget=32)
+    tokens, budgets = plt.gcf().axes
+    monkeypatch.undo()
+    plt.close("all")
+    lines = [(line.get_linestyle(), line.get_marker(), line.get_xydata().tolist()) for line in tokens.get_lines()]
+    assert ("-", "o", [[3, 0.0], [11, 0.1], [34, 0.25]]) in lines
+    assert ("-", "s", [[3, 0.1], [11, 0.2], [26, 0.95]]) in lines
+    assert ("--", "o", [[35, 0.1]]) in lines
+    assert [points for _, marker, points in lines if marker == "*"] == [[[90, 0.9]], [[27, 0.9]]]
+    rings = [line for line in tokens.get_lines() if line.get_markerfacecolor() == "none"]
+    assert [ring.get_xydata().tolist() for ring in rings] == [[[34, 0.25]], [[26, 0.95]]]
+    assert [label.get_text() for label in budgets.get_xticklabels()] == ["0", "8", "32", "none"]
+    assert len(tokens.collections) >= 2
+
+
+def test_a_run_without_thinking_budgets_can_be_drawn(tmp_path):
+    path = write_run(tmp_path / "A", [cell for cell in BASE if cell["control"] != "separate"])
+    report.main([str(path)])
+    assert (tmp_path / "A" / "curve.png").stat().st_size > 1000
+
+
+def test_labels_come_from_the_cells_and_are_made_distinct(tmp_path):
+    paths = [write_run(tmp_path / "A", BASE), write_run(tmp_path / "B", TRAINED)]
+    assert [run.label for run in read_runs(paths[:1])] == ["model"]
+    assert [run.label for run in read_runs(paths)] == [f"model ({tmp_path / name})" for name in "AB"]
+
+
+def test_t_star_is_taken_from_the_cells_when_they_agree():
+    told = [cell | {"trained_budget": 32} for cell in BASE]
+    assert report.recorded_trained_budget([Run("a", told), Run("b", BASE)]) == 32
+    assert report.recorded_trained_budget([Run("a", told), Run("b", [BASE[0] | {"trained_budget": 8}])]) is None
+
+
+def test_budgets_are_named():
+    assert BudgetKey(Control.SEPARATE, -1, 4, 320).label == "no limit + 4"
+    assert BudgetKey(Control.NONE, -1, -1, -1).label == "no budget"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "not a JSON list"),
+        ('{"accuracy": 1}', "not a JSON list"),
+        ("[]", "not a JSON list"),
+        ('[{"accuracy": 1}]', "has no control"),
+        (json.dumps([make_cell(control="sometimes")]), "'sometimes'"),
+        (None, "no file"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_in_one_sentence(tmp_path, capsys, content, said):
+    path = tmp_path / "results.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(SystemExit) as stopped:
+        report.main([str(path)])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert said in error and str(path) in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("labels", [["one"], ["same", "same"]])
+def test_labels_that_do_not_fit_are_refused(tmp_path, capsys, labels):
+    paths = [write_run(tmp_path / "A", BASE), write_run(tmp_path / "B", TRAINED)]
+    with pytest.raises(SystemExit) as stopped:
+        report.main([*map(str, paths), "--labels", *labels])
+    assert stopped.value.code == 2
+    assert "--labels" in capsys.readouterr().err
+
+
+def test_an_output_dir_that_is_a_file_is_refused(tmp_path, capsys):
+    path = write_run(tmp_path / "A", BASE)
+    with pytest.raises(SystemExit) as stopped:
+        report.main([str(path), "--output_dir", str(path)])
+    assert stopped.value.code == 2
+    assert "output_dir" in capsys.readouterr().err
+
+
+def test_cells_are_read_as_they_were_written(tmp_path):
+    assert read_cells(write_run(tmp_path / "A", BASE)) == BASE
