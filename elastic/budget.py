@@ -80,14 +80,11 @@ class BudgetDistribution:
             ValueError: names the field, the value and the mend.
         """
         if isinstance(spec, str):
-            try:
-                spec = yaml.safe_load(spec)
-            except yaml.YAMLError:
-                raise ValueError(f"{name} is {spec!r}: {_FORMS}") from None
+            spec = _read_yaml(spec, name)
         if not isinstance(spec, Mapping):
             return cls(name, choices=(validated_budget(spec, name),), weights=(1.0,))
         kinds = [kind for kind in ("choices", "uniform", "log_uniform") if kind in spec]
-        unknown = sorted(set(spec) - {"choices", "weights", "uniform", "log_uniform"})
+        unknown = set(spec) - {"choices", "weights", "uniform", "log_uniform"}
         if len(kinds) != 1 or unknown or ("weights" in spec and kinds != ["choices"]):
             raise ValueError(f"{name} is {dict(spec)!r}: {_FORMS}")
         if kinds == ["choices"]:
@@ -104,7 +101,9 @@ class BudgetDistribution:
         usable = usable and all(isinstance(w, int | float) and math.isfinite(w) and w >= 0 for w in weights)
         if not usable or sum(weights) <= 0:
             raise ValueError(f"{name}.weights is {weights!r}: give one weight >= 0 for each choice, not all 0.")
-        return cls(name, choices=choices, weights=tuple(float(w) for w in weights))
+        drawable = [(choice, float(weight)) for choice, weight in zip(choices, weights, strict=True) if weight]
+        choices, weights = zip(*drawable, strict=True)
+        return cls(name, choices=choices, weights=weights)
 
     @classmethod
     def _from_range(cls, bounds, name, log):
@@ -142,6 +141,15 @@ class BudgetDistribution:
             drawn = math.exp(rng.uniform(math.log(self.low), math.log(self.high + 1)))
             return min(int(drawn), self.high)
         return rng.randint(self.low, self.high)
+
+
+def _read_yaml(text: str, name: str) -> object:
+    try:
+        if text.strip():
+            return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):  # ValueError: a date that does not exist
+        pass
+    raise ValueError(f"{name} is {text!r}: {_FORMS}")
 
 
 _FORMS = (
@@ -183,6 +191,10 @@ class ReasoningTokens:
     def __post_init__(self):
         if not self.start or not self.end:
             raise ValueError("reasoning_start_str and reasoning_end_str must each be at least one token.")
+        if self.start == self.end:
+            raise ValueError(
+                "reasoning_start_str and reasoning_end_str are the same tokens: give two different markers."
+            )
         if not self.eos:
             raise ValueError("The tokenizer and the model name no EOS token: set `eos_token` on the tokenizer.")
         if self.eos & {*self.start, *self.bridge}:
@@ -203,12 +215,16 @@ class ReasoningTokens:
         """Ask `tokenizer` for the ids of the markers; `eos_token_ids` adds to the tokenizer's own EOS.
 
         Raises:
-            ValueError: a marker is absent from the vocabulary, or the tokenizer splits it differently after other text,
-                so that its ids in a sampled text could not be known.
+            ValueError: a marker or the wrap-up text is absent from the vocabulary, or the tokenizer splits a marker
+                differently beside other text, so that its ids in a sampled text could not be known.
         """
         start = _marker_ids(tokenizer, reasoning_start_str, "reasoning_start_str")
         end = _marker_ids(tokenizer, reasoning_end_str, "reasoning_end_str")
         wrap_up = tuple(tokenizer.encode(wrap_up_str, add_special_tokens=False)) if wrap_up_str else ()
+        if tokenizer.unk_token_id in wrap_up:
+            raise ValueError(
+                f"wrap_up_str is {wrap_up_str!r}, of which the tokenizer does not know all words: choose others."
+            )
         more_eos = [eos_token_ids] if isinstance(eos_token_ids, int) else list(eos_token_ids or [])
         own_eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
         endings = {
@@ -245,7 +261,7 @@ def count_marker(ids: Sequence[int], marker: Sequence[int]) -> int:
 
 
 # Text that may stand before and after a marker in a completion: its ids must be the same there as alone, set directly
-# against the text or (for tokenizers of whole words) with a space between.
+# against the text or (for tokenizers of whole words, which drop spaces) with a space between.
 _MARKER_CONTEXTS = (("\n", ""), ("7", ""), (".", ""), ("", "\n"), ("", "\n\n"))
 
 
@@ -259,8 +275,9 @@ def _marker_ids(tokenizer, marker: str, field: str) -> tuple[int, ...]:
             f"{field} is {marker!r}, which is not in the tokenizer's vocabulary: choose a marker that the model was "
             f"trained with, or add it (tokenizer.add_tokens) and resize the model's embeddings."
         )
+    drops_spaces = tuple(tokenizer.encode(f" {marker} ", add_special_tokens=False)) == ids
     for before, after in _MARKER_CONTEXTS:
-        texts = (before + gap + marker + gap + after for gap in ("", " "))
+        texts = (before + gap + marker + gap + after for gap in ("", " ")[: 1 + drops_spaces])
         if all(count_marker(tokenizer.encode(text, add_special_tokens=False), ids) != 1 for text in texts):
             raise ValueError(
                 f"{field} is {marker!r}, which the tokenizer splits differently between {before!r} and {after!r} than "
