@@ -85,6 +85,8 @@ class Rollout:
     tokens: ReasoningTokens = field(repr=False)
 
     def __post_init__(self):
+        object.__setattr__(self, "thinking_stop_reason", ThinkingStopReason(self.thinking_stop_reason))
+        object.__setattr__(self, "finish_reason", FinishReason(self.finish_reason))
         for problem, found in self._inconsistencies():
             if found:
                 raise ValueError(f"Inconsistent rollout: {problem}. {self}")
@@ -100,8 +102,8 @@ class Rollout:
             not (len(self.logprobs) == len(self.raw_logprobs) == self.completion_tokens),
         )
         yield (
-            "a log-probability is positive or not a number",
-            not all(logprob <= 1e-6 for logprob in (*self.logprobs, *self.raw_logprobs)),
+            "a log-probability is positive or not a finite number",
+            not all(-math.inf < logprob <= 1e-6 for logprob in (*self.logprobs, *self.raw_logprobs)),
         )
         yield from self._thinking_inconsistencies()
         yield from self._solution_inconsistencies()
@@ -125,6 +127,10 @@ class Rollout:
             yield "the reason is eos without one EOS at the end", eos_seen != 1 or self.thinking_ids[-1] not in eos
         if reason is ThinkingStopReason.LENGTH:
             yield "EOS was sampled in thinking, but the reason is not eos", eos_seen
+            yield (
+                "the thinking budget is spent, but the close is not forced",
+                self.thinking_tokens == self.budget.thinking,
+            )
 
     def _solution_inconsistencies(self):
         eos = self.tokens.eos

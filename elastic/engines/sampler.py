@@ -78,12 +78,17 @@ def _warpers(sampling: Sampling) -> LogitsProcessorList:
 
 
 def _invert_cdf(probs_BV: torch.Tensor, uniforms_B: torch.Tensor) -> torch.Tensor:
-    """The token at which the cumulative probability passes the uniform number; one of probability 0 is never chosen."""
+    """The token at which the cumulative probability passes the uniform number; one of probability 0 is never chosen.
+
+    Where the probabilities are not numbers, as after a diverged training step, the last token is chosen: Rollout then
+    refuses its log-probability.
+    """
     cdf_BV = probs_BV.double().cumsum(dim=-1)
     total_B = cdf_BV[:, -1]
     below_total_B = torch.nextafter(total_B, torch.zeros_like(total_B))
     targets_B = torch.minimum(uniforms_B * total_B, below_total_B)
-    return torch.searchsorted(cdf_BV, targets_B[:, None], right=True).squeeze(1)
+    tokens_B = torch.searchsorted(cdf_BV, targets_B[:, None], right=True).squeeze(1)
+    return tokens_B.clamp(max=cdf_BV.shape[1] - 1)
 
 
 def _at(values_BV: torch.Tensor, tokens_B: torch.Tensor) -> torch.Tensor:
