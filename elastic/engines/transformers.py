@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import psutil
 import torch
@@ -22,6 +23,8 @@ from elastic.rollout import Rollout, RolloutBuilder, Sampling
 # Dropping rows copies the cache of the others, which costs about one step's read of it.
 _STEPS_BETWEEN_COMPACTIONS = 8
 _CACHED_LAYER_TYPES = {"full_attention", "sliding_attention"}
+# Models that take no position_ids, since their attention knows distances only (ALiBi).
+_WITHOUT_POSITIONS = {"bloom", "mpt"}
 
 
 class TransformersEngine:
@@ -34,7 +37,8 @@ class TransformersEngine:
         max_batch_tokens: most positions of KV cache that a slice may need; None: what fits the memory that is free.
 
     Raises:
-        ValueError: the model keeps something other than keys and values for each layer.
+        ValueError: the model keeps something other than keys and values for each layer, or counts positions in a way
+            that padding on the left would upset.
     """
 
     def __init__(self, model, tokens: ReasoningTokens, *, pad_token_id: int, max_batch_tokens: int | None = None):
@@ -44,10 +48,9 @@ class TransformersEngine:
         self.pad_token_id = pad_token_id
         self.device = model.get_input_embeddings().weight.device
         config = model.config.get_text_config(decoder=True)
-        self.context_length = config.max_position_embeddings if hasattr(config, "max_position_embeddings") else None
+        self.context_length = _context_length(config)
         self.max_batch_tokens = max_batch_tokens or _free_batch_tokens(model, config, self.device)
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        accepted = inspect.signature(base.forward).parameters
+        accepted = _forward_parameters(model)
         self.takes_position_ids = "position_ids" in accepted
         self.last_logits_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
 
@@ -76,13 +79,16 @@ class TransformersEngine:
             for prompt, budget in zip(prompts, budgets, strict=True)
         ]
         report = on_rollout or (lambda finished: None)
-        was_training = self.model.training
+        if already := sum(builder.finished for builder in builders):
+            report(already)
+        was_training = [module for module in self.model.modules() if module.training]
         self.model.eval()
         try:
             for rows in self._slices(builders):
                 self._decode([builders[row] for row in rows], Sampler(sampling, seed, rows, self.device), report)
         finally:
-            self.model.train(was_training)
+            for module in was_training:
+                module.training = True
         return [builder.build() for builder in builders]
 
     def _slices(self, builders: list[RolloutBuilder]) -> Iterator[list[int]]:
@@ -137,6 +143,7 @@ class _Batch:
 
     def __init__(self, engine: TransformersEngine, prompts: list[list[int]]):
         self._engine = engine
+        self._last_position = sys.maxsize if engine.context_length is None else engine.context_length - 1
         self._cache = GrowingCache()
         unique = {prompt: row for row, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
         longest = max(map(len, unique))
@@ -152,7 +159,8 @@ class _Batch:
 
     def step(self, tokens: list[int]) -> None:
         """Append one token to each row."""
-        self._positions_B1 = self._positions_B1 + 1
+        # A row that filled the context and waits for compaction must not ask for a position that does not exist.
+        self._positions_B1 = (self._positions_B1 + 1).clamp(max=self._last_position)
         if self._mask_BL is not None:
             self._mask_BL = torch.nn.functional.pad(self._mask_BL, (0, 1), value=1)
         ids_B1 = torch.tensor(tokens, device=self._engine.device)[:, None]
@@ -182,26 +190,61 @@ class _Batch:
         return outputs.logits[:, -1]
 
 
+def _forward_parameters(model) -> Mapping[str, inspect.Parameter]:
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return inspect.signature(base.forward).parameters
+
+
 def _refuse_unsupported(model) -> None:
-    config = model.config.get_text_config(decoder=True)
+    if found := _unsupported(model):
+        raise ValueError(
+            f"{model.config.model_type} {found}: the transformers engine samples from decoder-only models whose layers "
+            f"are all full_attention or sliding_attention."
+        )
+
+
+def _unsupported(model) -> str | None:
+    """What the engine cannot do justice to; None for a model that it can sample from."""
+    config, accepted = model.config.get_text_config(decoder=True), _forward_parameters(model)
     if model.config.is_encoder_decoder:
-        found = "is an encoder-decoder"
-    elif model._is_stateful or not model._supports_default_dynamic_cache():
-        found = "keeps a recurrent state"
-    elif other := sorted(set(get_layer_types_and_kwargs(config)[0]) - _CACHED_LAYER_TYPES):
-        found = f"has {', '.join(other)} layers"
-    else:
-        return
-    raise ValueError(
-        f"{model.config.model_type} {found}: the transformers engine samples from decoder-only models whose layers are "
-        f"all full_attention or sliding_attention."
-    )
+        return "is an encoder-decoder"
+    if hasattr(config, "is_decoder") and hasattr(config, "add_cross_attention"):
+        return "is a text encoder, of which some count positions from the padding id"
+    if model._is_stateful or not model._supports_default_dynamic_cache() or "past_key_values" not in accepted:
+        return "keeps a recurrent state or no cache of keys and values"
+    if other := sorted(set(get_layer_types_and_kwargs(config)[0]) - _CACHED_LAYER_TYPES):
+        return f"has {', '.join(other)} layers"
+    if "position_ids" not in accepted and config.model_type not in _WITHOUT_POSITIONS:
+        return "takes no position_ids, which shorter prompts need in a batch"
+    if hasattr(model, "active_peft_config") and model.active_peft_config.is_prompt_learning:
+        return f"has a {model.active_peft_config.peft_type.value} adapter, which adds tokens to every forward pass"
+    return None
+
+
+def _context_length(config) -> int | None:
+    """Positions that a rollout may fill; None for a model without a longest context.
+
+    longrope turns every key, the cached ones too, by other angles once a sequence is longer than
+    original_max_position_embeddings, so that a cache cannot go on past it.
+    """
+    if not hasattr(config, "max_position_embeddings"):
+        return None
+    rope = (config.rope_parameters if hasattr(config, "rope_parameters") else None) or {}
+    if "rope_type" in rope and rope["rope_type"] == "longrope":
+        return rope["original_max_position_embeddings"]
+    return config.max_position_embeddings
 
 
 def _free_batch_tokens(model, config, device: torch.device) -> int:
     """Positions of KV cache that fit half of the free device memory, or a quarter of the free main memory."""
-    kv_heads = config.num_key_value_heads if hasattr(config, "num_key_value_heads") else config.num_attention_heads
-    head_dim = config.head_dim if hasattr(config, "head_dim") else config.hidden_size // config.num_attention_heads
-    bytes_per_token = 2 * config.num_hidden_layers * kv_heads * head_dim * model.dtype.itemsize
+    bytes_per_token = 2 * model.dtype.itemsize * sum(map(_key_width, config.per_layer_config))
     free = torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else psutil.virtual_memory().available / 4
     return max(1, int(free / bytes_per_token))
+
+
+def _key_width(layer_config) -> int:
+    """Numbers in one position's keys of one layer."""
+    heads = layer_config.num_attention_heads
+    kv_heads = layer_config.num_key_value_heads if hasattr(layer_config, "num_key_value_heads") else heads
+    has_head_dim = hasattr(layer_config, "head_dim") and layer_config.head_dim is not None
+    return kv_heads * (layer_config.head_dim if has_head_dim else layer_config.hidden_size // heads)
