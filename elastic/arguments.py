@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from transformers.hf_argparser import HfArgumentParser
@@ -125,6 +126,10 @@ class Parser(HfArgumentParser):
         usage = f"{prog} --config RECIPE.yaml [--field value ...]"
         super().__init__(dataclass_types, prog=prog, usage=usage, description=description, allow_abbrev=False)
 
+    def error(self, message: str) -> NoReturn:
+        """argparse's sentence without the usage lines before it."""
+        self.exit(2, f"{self.prog}: error: {message.rstrip('.')}: see --help for what it takes.\n")
+
 
 def parse(dataclass_types: Sequence[type], argv: Sequence[str], *, prog: str, description: str = "") -> tuple:
     """Read `--config recipe.yaml` (flat, one field a line) and the command line, which wins, into the dataclasses.
@@ -168,12 +173,22 @@ def read_recipe(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"--config is {str(path)!r}, and there is no such file: give the path of a recipe.")
     try:
-        fields = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        fields = yaml.load(path.read_text(encoding="utf-8"), Loader=_RecipeLoader)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are not UTF-8, a date that does not exist
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(fields, dict):
         raise ValueError(f"{path} must hold `field: value` lines, and holds {type(fields).__name__}.")
     return fields
+
+
+class _RecipeLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a field given twice, of which YAML would keep the last in silence."""
+
+    def construct_mapping(self, node, deep=False):
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def _recipe_arguments(parser: Parser, dataclass_types: Sequence[type], path: Path) -> list[str]:
@@ -183,18 +198,33 @@ def _recipe_arguments(parser: Parser, dataclass_types: Sequence[type], path: Pat
     words = []
     for name, value in read_recipe(path).items():
         if name not in _field_names(dataclass_types):
-            raise ValueError(_unknown_sentence(name, str(path), dataclass_types))
+            raise ValueError(_unknown_sentence(str(name), str(path), dataclass_types))
+        if mend := _type_mend(value, hints[name], name in lists):
+            raise ValueError(f"{name} is {'null' if value is None else repr(value)} in {path}: {mend}.")
         if value is None:
-            if type(None) not in get_args(hints[name]):
-                raise ValueError(f"{name} is null in {path}: give a value, or leave the line out for the default.")
             parser.set_defaults(**{name: None})
-        elif isinstance(value, list) and name in lists:
-            words += [f"--{name}", *map(str, value)]
         elif isinstance(value, list):
-            raise ValueError(f"{name} is {value!r} in {path}: give one value, not a list.")
+            words += [f"--{name}", *map(str, value)]
         else:
-            words.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")
+            words.append(f"--{name}={json.dumps(value, default=str) if isinstance(value, dict) else value}")
     return words
+
+
+def _type_mend(value: object, hint: object, takes_list: bool) -> str | None:
+    """What to do about a value whose YAML type the field cannot have; None where argparse can judge it as text."""
+    members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    kinds = {get_origin(kind) or kind for kind in members}
+    if value is None and type(None) not in kinds:
+        return "give a value, or leave the line out for the default"
+    if isinstance(value, list) and not takes_list:
+        return "give one value, not a list"
+    if isinstance(value, list) and any(item is None or isinstance(item, list | dict) for item in value):
+        return "give a list of single values"
+    if isinstance(value, dict) and dict not in kinds:
+        return "give one value, not a mapping"
+    if isinstance(value, bool) and bool not in kinds:
+        return "put it in quotes if it is meant as text, for YAML reads bare yes, no, on and off as true and false"
+    return None
 
 
 def _field_names(dataclass_types: Sequence[type]) -> list[str]:

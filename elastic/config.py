@@ -106,12 +106,12 @@ class ElasticConfig(BudgetArguments, GRPOConfig):
 
 def _as_value(spec):
     """A command line's text as the number or mapping it stands for, so that the saved configuration shows that."""
-    return yaml.safe_load(spec) if isinstance(spec, str) and _is_yaml(spec) else spec
+    return yaml.safe_load(spec) if isinstance(spec, str) and spec.strip() and _is_yaml(spec) else spec
 
 
 def _is_yaml(text: str) -> bool:
     try:
         yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # ValueError: a date that does not exist
         return False
     return True
