@@ -126,7 +126,7 @@ class Evaluation:
         missing = self.missing_chunks(cell)
         n = self.arguments.num_generations
         total, needed = len(self.problems) * n, sum(len(chunk) * n for _, chunk in missing)
-        with tqdm(total=total, initial=total - needed, desc=cell.label, unit="rollout") as bar:
+        with tqdm(total=total, initial=total - needed, desc=cell.label, unit="rollout", mininterval=0.5) as bar:
             for number, chunk in missing:
                 done = bar.n + len(chunk) * n
                 self.generations.append(self._sampled(cell, number, chunk, engine, bar))

@@ -22,10 +22,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     with sentence_on_error(PROG):
         runs = read_runs(arguments.results, arguments.labels)
         output_dir = checked_output_dir(arguments.output_dir or arguments.results[-1].parent)
-    trained_budget = arguments.trained_budget
-    if trained_budget is None:
-        trained_budget = recorded_trained_budget(runs)
-    print(write_report(runs, output_dir, trained_budget=trained_budget))
+        trained_budget = arguments.trained_budget
+        if trained_budget is None:
+            trained_budget = recorded_trained_budget(runs)
+        comparison = write_report(runs, output_dir, trained_budget=trained_budget)
+    print(comparison)
     print(f"Written: {output_dir / 'report.md'}, {output_dir / 'curve.png'}", file=sys.stderr)
 
 
