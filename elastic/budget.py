@@ -262,7 +262,7 @@ def count_marker(ids: Sequence[int], marker: Sequence[int]) -> int:
 
 # Text that may stand before and after a marker in a completion: its ids must be the same there as alone, set directly
 # against the text or (for tokenizers of whole words, which drop spaces) with a space between.
-_MARKER_CONTEXTS = (("\n", ""), ("7", ""), (".", ""), ("", "\n"), ("", "\n\n"))
+_MARKER_CONTEXTS = ((" ", ""), ("\n", ""), ("7", ""), (".", ""), ("", " "), ("", "\n"), ("", "\n\n"))
 
 
 def _marker_ids(tokenizer, marker: str, field: str) -> tuple[int, ...]:
