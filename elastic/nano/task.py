@@ -65,6 +65,10 @@ class Problem:
             for (label, operation), before, after in zip(self._labelled(), values[:-1], values[1:], strict=True)
         ]
 
+    def value_reached(self, chain: Sequence[str]) -> int:
+        """The value at the end of a chain that was cut: the last one it wrote, at first the start."""
+        return next((int(word) for word in reversed(chain) if word.isdigit()), self.start)
+
     def _labelled(self):
         return zip(LABELS, self.operations, strict=False)
 
@@ -81,7 +85,7 @@ class Verbosity:
 
     check_weights: tuple[float, ...] = (0.2, 0.27, 0.27, 0.26)
     repeat_weights: tuple[float, ...] = (0.7, 0.2, 0.1)
-    most_tokens: int = 320
+    most_tokens: int = 256
 
     def write(self, problem: Problem, rng: random.Random) -> str:
         """One chain of thought for `problem`, without markers."""
@@ -98,6 +102,8 @@ class Verbosity:
 
 
 CONCISE = Verbosity(check_weights=(1,), repeat_weights=(1,))
+SINGLE_PASS = Verbosity(repeat_weights=(1,))
+VERBOSE = Verbosity()
 
 
 def draw_problem(rng: random.Random, split: Split) -> Problem:

@@ -1,0 +1,79 @@
+"""`python -m elastic.nano`: make the nano task's problems and its base model, ready for `elastic.train`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from elastic.arguments import parse, sentence_on_error
+from elastic.nano.arguments import NanoArguments
+from elastic.nano.task import draw_problems, rows
+
+PROG = "python -m elastic.nano"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    description = "Make the nano task and cold-start its tiny base model; about a minute on one CPU core."
+    (arguments,) = parse([NanoArguments], sys.argv[1:] if argv is None else argv, prog=PROG, description=description)
+    with sentence_on_error(PROG):
+        output_dir = Path(arguments.output_dir).resolve()
+        if is_made(output_dir, arguments):
+            print(f"{arguments.output_dir} was made with the same settings before: it is used again.")
+            return
+        make(output_dir, arguments)
+        print(f"Wrote {arguments.output_dir}: base (the model), train.jsonl and test.jsonl.")
+
+
+def is_made(output_dir: Path, arguments: NanoArguments) -> bool:
+    """Whether `output_dir` holds what `arguments` would make.
+
+    Raises:
+        ValueError: it holds what other settings made, or something else.
+    """
+    if not output_dir.exists() or (output_dir.is_dir() and not any(output_dir.iterdir())):
+        return False
+    settings_file = output_dir / "settings.json"
+    if not settings_file.is_file():
+        raise ValueError(f"output_dir is {arguments.output_dir!r}, which holds something else: give a new folder.")
+    made = json.loads(settings_file.read_text())
+    differing = [name for name, value in arguments.settings.items() if made.get(name) != value]
+    if differing:
+        name = differing[0]
+        raise ValueError(
+            f"{arguments.output_dir} was made with {name} {made.get(name)}, not {arguments.settings[name]}: "
+            f"give another --output_dir, or delete it."
+        )
+    return True
+
+
+def make(output_dir: Path, arguments: NanoArguments) -> None:
+    """Write all beside `output_dir`, then rename, so that an interrupted run leaves nothing half-made."""
+    import torch
+
+    from elastic.nano.cold_start import cold_start
+    from elastic.nano.tokenizer import make_tokenizer
+
+    # The model is too small to gain from threads, and on a busy machine they wait for each other.
+    torch.set_num_threads(1)
+    tokenizer = make_tokenizer()
+    model, _ = cold_start(arguments, tokenizer)
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output_dir.name}-", dir=output_dir.parent) as staging:
+        made = Path(staging) / "made"
+        model.save_pretrained(made / "base")
+        tokenizer.save_pretrained(made / "base")
+        _write_problems(made / "train.jsonl", draw_problems("train", arguments.train_problems, arguments.seed))
+        _write_problems(made / "test.jsonl", draw_problems("test", arguments.test_problems, arguments.seed))
+        (made / "settings.json").write_text(json.dumps(arguments.settings, indent=2) + "\n")
+        made.rename(output_dir)
+
+
+def _write_problems(path, problems) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows(problems)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""The cold start: supervised training of the tiny model from nothing to long-winded, mostly right chains of thought."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from tqdm import tqdm
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, get_cosine_with_min_lr_schedule_with_warmup
+
+from elastic.nano.arguments import NanoArguments
+from elastic.nano.model import make_model
+from elastic.nano.task import CONCISE, SINGLE_PASS, VERBOSE, Problem, Verbosity, draw_problem
+
+# Share of examples whose chain is cut anywhere and answered with the value reached so far; their solution alone is
+# trained. The model learns no shorter thinking from them, only that a solution follows the end marker wherever it is.
+CUT_RATE = 0.05
+_IGNORED = -100
+# Examples are sorted by length within a pool of this many, so that a batch holds little padding.
+_POOL_EXAMPLES = 128
+_WARM_UP_STEPS = 30
+_SOLUTION_TOKENS = 3
+
+
+class Example(NamedTuple):
+    """A conversation, and how many of its last tokens are trained."""
+
+    conversation: list[dict[str, str]]
+    trained_tokens: int
+
+
+def draw_example(verbosity: Verbosity, rng: random.Random) -> Example:
+    """A problem of the train split with a chain of thought and its solution."""
+    problem = draw_problem(rng, "train")
+    chain = verbosity.write(problem, rng).split()
+    if rng.random() < CUT_RATE:
+        chain = chain[: rng.randrange(len(chain))]
+        return Example(_conversation(problem, chain, f"ans {problem.value_reached(chain)}"), _SOLUTION_TOKENS)
+    return Example(_conversation(problem, chain, problem.answer), len(chain) + 1 + _SOLUTION_TOKENS)
+
+
+def batches(
+    verbosity: Verbosity, batch_tokens: int, tokenizer: PreTrainedTokenizerBase, rng: random.Random
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Endless (input_ids, labels), each (rows, tokens), at most `batch_tokens` in all, padded on the right."""
+    while True:
+        examples = [draw_example(verbosity, rng) for _ in range(_POOL_EXAMPLES)]
+        ids = tokenizer.apply_chat_template([example.conversation for example in examples], return_dict=False)
+        rows = sorted(zip(ids, (example.trained_tokens for example in examples), strict=True), key=_length)
+        pool, batch = [], []
+        for row in rows:
+            if batch and (len(batch) + 1) * _length(row) > batch_tokens:
+                pool.append(batch)
+                batch = []
+            batch.append(row)
+        pool.append(batch)
+        rng.shuffle(pool)
+        yield from (_tensors(batch, tokenizer.pad_token_id) for batch in pool)
+
+
+def cold_start(arguments: NanoArguments, tokenizer: PreTrainedTokenizerBase) -> tuple[LlamaForCausalLM, list[float]]:
+    """Train a new model by `arguments`; the same arguments give the same model. Returns it and the loss of each step.
+
+    The curriculum matters: the arithmetic is learned from concise chains, where every token counts, and to find it
+    again between checks and repetitions is learned afterwards.
+    """
+    model = make_model(tokenizer, arguments.seed).train()
+    rng = random.Random(f"cold start/{arguments.seed}")
+    parts = (
+        (CONCISE, arguments.concise_steps),
+        (SINGLE_PASS, arguments.single_pass_steps),
+        (VERBOSE, arguments.verbose_steps),
+    )
+    steps = sum(count for _, count in parts)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    schedule = get_cosine_with_min_lr_schedule_with_warmup(optimizer, _WARM_UP_STEPS, steps, min_lr_rate=0.05)
+    losses = []
+    with tqdm(total=steps, desc="cold start", unit="step", mininterval=0.5) as bar:
+        for verbosity, count in parts:
+            data = batches(verbosity, arguments.batch_tokens, tokenizer, rng)
+            for _ in range(count):
+                losses.append(_step(model, *next(data), optimizer))
+                schedule.step()
+                bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
+                bar.update()
+    return model.eval(), losses
+
+
+def _step(model, input_ids_BT, labels_BT, optimizer) -> float:
+    loss = model(input_ids=input_ids_BT, labels=labels_BT, use_cache=False).loss
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.item()
+
+
+def _conversation(problem: Problem, chain: list[str], solution: str) -> list[dict[str, str]]:
+    reply = " ".join(["<think>", *chain, "</think>", solution])
+    return [{"role": "user", "content": problem.text}, {"role": "assistant", "content": reply}]
+
+
+def _length(row: tuple[list[int], int]) -> int:
+    return len(row[0])
+
+
+def _tensors(rows: list[tuple[list[int], int]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    longest = max(map(_length, rows))
+    input_ids_BT = torch.full((len(rows), longest), pad_token_id)
+    labels_BT = torch.full((len(rows), longest), _IGNORED)
+    for b, (ids, trained_tokens) in enumerate(rows):
+        input_ids_BT[b, : len(ids)] = torch.tensor(ids)
+        labels_BT[b, len(ids) - trained_tokens : len(ids)] = torch.tensor(ids[-trained_tokens:])
+    return input_ids_BT, labels_BT
