@@ -52,7 +52,7 @@ class Sampling:
             raise ValueError(f"temperature is {self.temperature!r}: give a number of 0 (greedy) or more.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p!r}: give a number above 0, at most 1.")
-        if self.top_k < 0:
+        if not isinstance(self.top_k, int) or self.top_k < 0:
             raise ValueError(f"top_k is {self.top_k!r}: give a whole number, 0 to keep every token.")
         if not 0 <= self.min_p <= 1:
             raise ValueError(f"min_p is {self.min_p!r}: give a number from 0 to 1.")
@@ -343,7 +343,7 @@ def segment_texts(rollouts: Sequence[Rollout], tokenizer) -> tuple[list[str], li
 
 
 def _decode(tokenizer, ids: list[list[int]]) -> list[str]:
-    return tokenizer.batch_decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return [tokenizer.decode(row, skip_special_tokens=False, clean_up_tokenization_spaces=False) for row in ids]
 
 
 def _over(count: int, bound: int) -> bool:
