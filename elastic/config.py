@@ -21,6 +21,24 @@ _REFUSED = {
     "mask_truncated_completions": (False, "use solution_truncated_reward: mask"),
     "ds3_gather_for_generation": (True, "ranks take different numbers of decoding steps"),
 }
+# TRL's numbers that it divides or multiplies with before it looks at them, each with its least value.
+_LEAST = {
+    "num_generations": 2,
+    "per_device_train_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "steps_per_generation": 1,
+    "generation_batch_size": 1,
+    "num_iterations": 1,
+    "max_completion_length": 1,
+    "rollout_max_batch_tokens": 1,
+}
+# TRL's names that it refuses only after the first rollouts.
+_CHOICES = {
+    "loss_type": ("grpo", "dapo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo", "vespo"),
+    "importance_sampling_level": ("token", "sequence"),
+    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+    "scale_rewards": ("group", "batch", "none"),
+}
 
 
 @dataclass
@@ -43,16 +61,17 @@ class ElasticConfig(BudgetArguments, GRPOConfig):
     )
 
     def __post_init__(self):
-        super().__post_init__()
+        self._check_least()
+        self._resolve()
+        self._check_choices()
         self.thinking_token_budget = _as_value(self.thinking_token_budget)
         self.solution_token_budget = _as_value(self.solution_token_budget)
         self._check_budgets()
         self._check_refused()
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}: GRPO compares different samples, so it must be > 0.")
-        if self.rollout_max_batch_tokens is not None and self.rollout_max_batch_tokens < 1:
-            raise ValueError(f"rollout_max_batch_tokens is {self.rollout_max_batch_tokens}: give 1 or more, or null.")
-        self._check_save_steps()
+        self.sampling  # noqa: B018  (Sampling checks the four values)
+        self._check_saving()
 
     @property
     def thinking_budgets(self) -> BudgetDistribution:
@@ -71,6 +90,30 @@ class ElasticConfig(BudgetArguments, GRPOConfig):
         bounded = UNLIMITED not in (budget.thinking, budget.solution)
         return budget if bounded else replace(budget, total=self.max_completion_length)
 
+    def _resolve(self):
+        """TRL's own checks and derived values; its sentence on groups is given its mend."""
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            if "must be divisible by num_generations" not in str(error):
+                raise
+            raise ValueError(
+                f"{str(error).rstrip('.')}: it is per_device_train_batch_size x processes x steps_per_generation "
+                f"(unset, gradient_accumulation_steps), so change one of these."
+            ) from None
+
+    def _check_least(self):
+        values = vars(self)
+        for name, least in _LEAST.items():
+            if values[name] is not None and values[name] < least:
+                raise ValueError(f"{name} is {values[name]}: give a whole number of {least} or more.")
+
+    def _check_choices(self):
+        values = vars(self)
+        for name, choices in _CHOICES.items():
+            if values[name] not in choices:
+                raise ValueError(f"{name} is {values[name]!r}: give one of {', '.join(choices)}.")
+
     def _check_budgets(self):
         t, s = self.thinking_budgets.largest, self.solution_budgets.largest
         length = self.max_completion_length
@@ -79,8 +122,6 @@ class ElasticConfig(BudgetArguments, GRPOConfig):
             raise ValueError(
                 f"{name} may be unlimited (-1): set it, or set max_completion_length to end every rollout."
             )
-        if length is not None and length < 1:
-            raise ValueError(f"max_completion_length is {length}: give a number of tokens of 1 or more.")
         if length is not None and UNLIMITED not in (t, s) and length < t + s:
             raise ValueError(
                 f"max_completion_length is {length}, but the largest budgets are {t} thinking and {s} solution "
@@ -93,7 +134,12 @@ class ElasticConfig(BudgetArguments, GRPOConfig):
             if values[name] != neutral:
                 raise ValueError(f"{name} is {values[name]!r}, which budgeted rollouts do not support: {mend}.")
 
-    def _check_save_steps(self):
+    def _check_saving(self):
+        if self.save_only_model:
+            raise ValueError(
+                "save_only_model is True, which leaves out the optimizer, so that no run could be resumed from it: "
+                "leave it false."
+            )
         cycle = self.steps_per_generation * self.num_iterations
         steps = self.save_steps
         if self.save_strategy == "steps" and steps >= 1 and int(steps) * self.gradient_accumulation_steps % cycle:
