@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -32,8 +34,16 @@ def write_beside(path: Path, text: str) -> None:
 
 def mark_complete(output_dir: str, step: int) -> None:
     """Say that every file of the checkpoint of `step` is written."""
-    checkpoint = Path(output_dir, f"{PREFIX_CHECKPOINT_DIR}-{step}")
-    write_beside(checkpoint / _COMPLETE, json.dumps({"global_step": step}))
+    write_beside(_mark(output_dir, step), json.dumps({"global_step": step}))
+
+
+def mark_incomplete(output_dir: str, step: int) -> None:
+    """Say that the files of the checkpoint of `step`, if it is there from an earlier run, are about to be replaced."""
+    _mark(output_dir, step).unlink(missing_ok=True)
+
+
+def _mark(output_dir: str, step: int) -> Path:
+    return Path(output_dir, f"{PREFIX_CHECKPOINT_DIR}-{step}", _COMPLETE)
 
 
 def complete_checkpoints(output_dir: Path) -> tuple[list[Path], list[Path]]:
@@ -42,6 +52,20 @@ def complete_checkpoints(output_dir: Path) -> tuple[list[Path], list[Path]]:
     found.sort(key=lambda path: int(path.name.rpartition("-")[2]))
     complete = [path for path in found if (path / _COMPLETE).is_file()]
     return complete, [path for path in found if path not in complete]
+
+
+def remove_old_checkpoints(output_dir: str, keep: int | None, best: str | None = None) -> None:
+    """Leave the newest `keep` complete checkpoints (None or 0: all of them) and `best`, transformers' best model.
+
+    Each loses its mark before its files, so that one which is half removed is not taken for complete.
+    """
+    if not keep or keep < 0:
+        return
+    complete, partial = complete_checkpoints(Path(output_dir))
+    for checkpoint in (*partial, *complete[:-keep]):
+        if best is None or checkpoint != Path(best):
+            (checkpoint / _COMPLETE).unlink(missing_ok=True)
+            shutil.rmtree(checkpoint)
 
 
 def checkpoint_to_resume(resume: str, output_dir: str) -> Path | None:
@@ -80,8 +104,9 @@ def claim_output_dir(output_dir: str, identity: dict) -> None:
         ValueError: it is a file, holds something else, or belongs to a run with other settings, which are named.
     """
     folder = Path(output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"output_dir is {output_dir!r}, which is a file: choose a folder.")
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"output_dir is {output_dir!r}, but {str(path)!r} is a file: choose another folder.")
     record = folder / _RUN
     if record.is_file():
         earlier = json.loads(record.read_text())
@@ -105,13 +130,18 @@ def claim_output_dir(output_dir: str, identity: dict) -> None:
 
 
 class StepFromCheckpoint(TrainerCallback):
-    """Gives the trainer back its count of micro-steps, which times the generation batches and not saved by TRL."""
+    """Gives the trainer back its count of micro-steps, which times the generation batches and is not saved by TRL."""
 
     def __init__(self, trainer):
         self._trainer = trainer
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        self._trainer._step = state.global_step * args.gradient_accumulation_steps
+    def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        if state.global_step == 0:
+            return
+        accumulated, epoch_steps = args.gradient_accumulation_steps, len(train_dataloader)
+        # The last update of an epoch takes the micro-steps that are left, which may be fewer.
+        epochs, updates = divmod(state.global_step, math.ceil(epoch_steps / accumulated))
+        self._trainer._step = epochs * epoch_steps + updates * accumulated
 
 
 class SaveOnSigterm(TrainerCallback):

@@ -14,7 +14,13 @@ from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import RepeatSampler
 
 from elastic.budget import Budget, ReasoningTokens, draw_budget
-from elastic.checkpoints import SaveOnSigterm, StepFromCheckpoint, mark_complete
+from elastic.checkpoints import (
+    SaveOnSigterm,
+    StepFromCheckpoint,
+    mark_complete,
+    mark_incomplete,
+    remove_old_checkpoints,
+)
 from elastic.config import ElasticConfig
 from elastic.data import prompt_token_ids
 from elastic.engines.transformers import TransformersEngine
@@ -36,7 +42,8 @@ class ElasticGRPOTrainer(GRPOTrainer):
     - `_calculate_rewards` applies `solution_truncated_reward: zero` and keeps the rewards for those metrics
     - `_compute_loss` leaves out rows that cannot move the policy, and padding that no remaining row needs
     - `training_step` times the update without the rollouts
-    - `_get_train_sampler`, `_save_checkpoint` and two callbacks make a resumed run see the data it would have seen
+    - `_get_train_sampler`, `_run_epoch`, `_save_checkpoint` and two callbacks make a resumed run see the data it would
+      have seen, and no more of them
 
     The entropy and clip metrics are therefore means over the rows that are trained.
     """
@@ -195,11 +202,23 @@ class ElasticGRPOTrainer(GRPOTrainer):
             seed=self.args.seed,
         )
 
+    def _run_epoch(self, **kwargs):
+        # A run that is resumed when it has had all of its steps would do one more.
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(**kwargs)
+
     def _save_checkpoint(self, model, trial):
-        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            mark_incomplete(self.args.output_dir, self.state.global_step)
+        kept, self.args.save_total_limit = self.args.save_total_limit, None  # nothing goes before this one is complete
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = kept
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             mark_complete(self.args.output_dir, self.state.global_step)
+            remove_old_checkpoints(self.args.output_dir, kept, self.state.best_model_checkpoint)
 
 
 class EpochRepeatSampler(RepeatSampler):
