@@ -64,26 +64,18 @@ def _column(cells: Sequence[Cell], name: str) -> list[float]:
     return [cell[name] for cell in cells]
 
 
-def _draw_line(axis, x: Sequence[float], cells: Sequence[Cell], style: dict) -> None:
-    axis.plot(x, _column(cells, "accuracy"), linewidth=2, markersize=5.5, **style)
+def _draw_line(axis, x: Sequence[float], cells: Sequence[Cell], style: dict, band_alpha: float = 0.18) -> None:
+    axis.plot(x, _column(cells, "accuracy"), **{"linewidth": 2, "markersize": 5.5} | style)
     low, high = _column(cells, "ci_low"), _column(cells, "ci_high")
-    axis.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
+    axis.fill_between(x, low, high, color=style["color"], alpha=band_alpha, linewidth=0)
 
 
 def _draw_against_tokens(axis, run: Run, style: dict, trained_budget: int | None) -> None:
     separate = _graded(run, Control.SEPARATE)
     _draw_line(axis, _column(separate, "total_tokens"), separate, style)
     truncated = _graded(run, Control.TRUNCATE)
-    axis.plot(
-        _column(truncated, "total_tokens"),
-        _column(truncated, "accuracy"),
-        linestyle="--",
-        linewidth=1.3,
-        marker=style["marker"],
-        markersize=4,
-        markerfacecolor="white",
-        color=style["color"],
-    )
+    dashed = style | {"linestyle": "--", "linewidth": 1.3, "markersize": 4, "markerfacecolor": "white"}
+    _draw_line(axis, _column(truncated, "total_tokens"), truncated, dashed, band_alpha=0.08)
     for cell in _graded(run, Control.NONE):
         _draw_no_budget(axis, cell["total_tokens"], cell, style["color"])
     at_trained = [cell for cell in separate if cell["thinking_token_budget"] == trained_budget]
