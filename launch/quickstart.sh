@@ -69,25 +69,25 @@ cd "$checkout"
 stage 2 "The nano task and its base model, trained from scratch to think at length"
 python -m elastic.nano --output_dir "$output_dir/nano" --seed "$seed"
 
-stage 3 "Training with budget-constrained rollouts: 32 thinking tokens, 4 solution tokens"
+stage 3 "Training with budget-constrained rollouts"
 accelerate launch --config_file launch/cpu.yaml -m elastic.train --config recipes/nano.yaml \
     --model_name_or_path "$output_dir/nano/base" --dataset_name "$output_dir/nano/train.jsonl" \
     --output_dir "$output_dir/train" --seed "$seed"
 
 evaluate() {
     python -m elastic.evaluate --config recipes/eval/nano.yaml --model_name_or_path "$1" \
-        --dataset_name "$output_dir/nano/test.jsonl" --output_dir "$2" --seed "$seed"
+        --model_label "$2" --dataset_name "$output_dir/nano/test.jsonl" --output_dir "$3" --seed "$seed"
 }
 
 stage 4 "Evaluating the base model"
-evaluate "$output_dir/nano/base" "$output_dir/base"
+evaluate "$output_dir/nano/base" base "$output_dir/base"
 
 stage 5 "Evaluating the trained model"
-evaluate "$output_dir/train" "$output_dir/e1"
+evaluate "$output_dir/train" E1 "$output_dir/e1"
 
 stage 6 "The comparison"
 python -m elastic.report "$output_dir/base/results.json" "$output_dir/e1/results.json" \
-    --labels base E1 --output_dir "$output_dir" --trained_budget 32
+    --labels base E1 --output_dir "$output_dir"
 
 echo
 echo "Done in $((SECONDS - started)) s. The table is in $output_dir/report.md, the curve in $output_dir/curve.png."
