@@ -65,6 +65,8 @@ stage() {
 stage 1 "The Python environment"
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$checkout"
+# Without it DeepSpeed, which accelerate imports, warns at every start that it looked for a GPU.
+export DS_ACCELERATOR=cpu
 
 stage 2 "The nano task and its base model, trained from scratch to think at length"
 python -m elastic.nano --output_dir "$output_dir/nano" --seed "$seed"
