@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 from tqdm.auto import tqdm
+from transformers.integrations import WandbCallback
 from transformers.trainer_callback import ProgressCallback
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
@@ -27,6 +28,7 @@ from elastic.engines.transformers import TransformersEngine
 from elastic.metrics import budget_metrics
 from elastic.progress import TrainingProgress
 from elastic.rollout import Rollout, segment_texts
+from elastic.tracking import WandbMetrics
 
 # Losses that sum over rows and divide by a number of tokens fixed beforehand: leaving a row of zeros out is exact.
 _LOSSES_WITH_FIXED_NORMALIZER = {"dapo", "cispo", "vespo"}
@@ -75,6 +77,9 @@ class ElasticGRPOTrainer(GRPOTrainer):
         if not args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(TrainingProgress())
+        if "wandb" in args.report_to:
+            self.remove_callback(WandbCallback)
+            self.add_callback(WandbMetrics())
         self._rows: list[dict] = []
         self._rollouts: list[Rollout] = []
         self._rewards_per_func = torch.empty(0)
