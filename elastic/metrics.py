@@ -37,7 +37,7 @@ def budget_metrics(
         "budget/solution_tokens": column["solution"].mean(),
         "sampled_tokens": column["thinking"].sum() + column["solution"].sum(),
     }
-    rewards_B = _summed(rewards_BF, reward_weights_F.to(rewards_BF.device))
+    rewards_B = summed_rewards(rewards_BF, reward_weights_F)
     metrics |= _mean_rewards(
         rewards_B, {"reward/natural": column["natural"] > 0, "reward/forced": column["forced"] > 0}
     )
@@ -61,9 +61,9 @@ def _row(rollout: Rollout) -> list[float]:
     ]
 
 
-def _summed(rewards_BF: torch.Tensor, weights_F: torch.Tensor) -> torch.Tensor:
+def summed_rewards(rewards_BF: torch.Tensor, weights_F: torch.Tensor) -> torch.Tensor:
     """The weighted sum that GRPO trains on; NaN for a row that no reward could grade."""
-    summed_B = (rewards_BF * weights_F).nansum(dim=1)
+    summed_B = (rewards_BF * weights_F.to(rewards_BF.device)).nansum(dim=1)
     return summed_B.masked_fill(rewards_BF.isnan().all(dim=1), torch.nan)
 
 

@@ -25,7 +25,7 @@ from elastic.checkpoints import (
 from elastic.config import ElasticConfig
 from elastic.data import prompt_token_ids
 from elastic.engines.transformers import TransformersEngine
-from elastic.metrics import budget_metrics
+from elastic.metrics import budget_metrics, summed_rewards
 from elastic.progress import TrainingProgress
 from elastic.rollout import Rollout, segment_texts
 from elastic.tracking import WandbMetrics
@@ -128,6 +128,7 @@ class ElasticGRPOTrainer(GRPOTrainer):
         self._rows = inputs
         mode = "train" if self.model.training else "eval"
         output = super()._generate_and_score_completions(inputs)
+        self._settle_equal_groups(output)
         if self.args.solution_truncated_reward == "mask":
             self._mask_truncated(output)
         metrics = budget_metrics(self._rollouts, self._rewards_per_func, self.reward_weights, self.accelerator)
@@ -137,6 +138,22 @@ class ElasticGRPOTrainer(GRPOTrainer):
         for name, value in metrics.items():
             self._metrics[mode][name].append(value)
         return output
+
+    def _settle_equal_groups(self, output):
+        """Make the advantages of groups whose rewards are all equal exactly 0, where rounding left some 1e-4 of one.
+
+        Not where rewards are normalized over the batch: there such a group has an advantage, which it keeps.
+        """
+        if self.args.multi_objective_aggregation != "sum_then_normalize":
+            return
+        size = self.num_generations if self.model.training else self.num_generations_eval
+        rewards_NG = summed_rewards(self._rewards_per_func, self.reward_weights).view(-1, size)
+        highest_N = rewards_NG.nan_to_num(nan=-torch.inf).amax(dim=1)
+        lowest_N = rewards_NG.nan_to_num(nan=torch.inf).amin(dim=1)
+        equal_B = (highest_N <= lowest_N).repeat_interleave(size)
+        rows = len(output["advantages"])
+        start = self.accelerator.process_index * rows
+        output["advantages"] = output["advantages"].masked_fill(equal_B[start : start + rows], 0.0)
 
     def _mask_truncated(self, output):
         kept_B = torch.tensor([not rollout.solution_truncated for rollout in self._rollouts]).to(
