@@ -13,7 +13,7 @@ from trl import ModelConfig
 from elastic.arguments import DataArguments
 from elastic.budget import UNLIMITED, ReasoningTokens
 from elastic.config import ElasticConfig
-from elastic.data import drop_long_prompts, load_problems
+from elastic.data import drop_long_prompts, load_problems, prompt_token_ids
 from rewards import REWARDS, load_reward
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,14 @@ def reward_functions(names: list[str] | None, config: ElasticConfig) -> list[Cal
             f"solution_token_budget is {config.solution_token_budget!r}, which allows no solution, and the reward "
             f"{graded[0]} grades the solution: give 1 token or more."
         )
-    return [load_reward(name) for name in names]
+    weights = config.reward_weights
+    if weights is not None and len(weights) != len(names):
+        raise ValueError(f"reward_weights is {weights}, and reward_funcs is {names}: give one weight for each reward.")
+    functions = [load_reward(name) for name in names]
+    for name, function in zip(names, functions, strict=True):
+        if not callable(function):
+            raise ValueError(f"reward_funcs holds {name!r}, which is {function!r}: give the path of a function.")
+    return functions
 
 
 def load_tokenizer(model: ModelConfig, config: ElasticConfig) -> PreTrainedTokenizerBase:
@@ -48,7 +55,7 @@ def load_tokenizer(model: ModelConfig, config: ElasticConfig) -> PreTrainedToken
         )
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"model_name_or_path is {name!r}, whose tokenizer cannot be loaded: {_first_line(error)}"
+            f"model_name_or_path is {name!r}, whose tokenizer cannot be loaded: {_one_line(error)}"
         ) from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -59,8 +66,15 @@ def check_model_exists(name: str) -> None:
     """Raises ValueError when `name` is a path without a model; whether a hub id exists is the hub's to say."""
     folder = Path(name)
     if folder.is_dir():
-        if not ((folder / "config.json").is_file() or (folder / "adapter_config.json").is_file()):
+        if (folder / "adapter_config.json").is_file():
+            raise ValueError(
+                f"model_name_or_path is {name!r}, which holds a PEFT adapter: merge it into its base model "
+                f"(merge_and_unload), and give the directory of that."
+            )
+        if not (folder / "config.json").is_file():
             raise ValueError(f"model_name_or_path is {name!r}, a folder without config.json: give a model directory.")
+        if not any(any(folder.glob(weights)) for weights in ("*.safetensors", "*.bin")):
+            raise ValueError(f"model_name_or_path is {name!r}, a folder without weights: give a model directory.")
     elif folder.is_absolute() or name.count("/") > 1 or (len(folder.parts) > 1 and folder.parent.is_dir()):
         raise ValueError(
             f"model_name_or_path is {name!r}, and there is no such folder: give a model directory or a hub id."
@@ -73,6 +87,11 @@ def training_set(data: DataArguments, tokenizer: PreTrainedTokenizerBase, config
     Raises:
         ValueError: the data set or a row of it cannot be used, or it has fewer problems than a batch needs.
     """
+    if config.eval_strategy != "no":
+        raise ValueError(
+            f"eval_strategy is {config.eval_strategy.value}, but training has no data to evaluate on: leave it unset, "
+            f"and measure the model with elastic.evaluate."
+        )
     if data.dataset_name is None:
         raise ValueError("dataset_name is not set: give a hub id, or a .json, .jsonl or .parquet file.")
     rows = load_problems(
@@ -90,26 +109,58 @@ def training_set(data: DataArguments, tokenizer: PreTrainedTokenizerBase, config
         logger.warning(
             "Dropped %d prompts of more than %d tokens; %d are left.", dropped, data.max_prompt_length, len(rows)
         )
-    _check_budget_columns(rows, data.dataset_name, config)
     needed = config.generation_batch_size // config.num_generations
     if len(rows) < needed:
         raise ValueError(
             f"{data.dataset_name} has {len(rows)} problems, and a generation batch needs {needed}: lower "
             f"per_device_train_batch_size or gradient_accumulation_steps, or give more problems."
         )
-    return Dataset.from_list(rows)
+    dataset = Dataset.from_list(rows)
+    _check_budget_columns(dataset, data.dataset_name, config)
+    return dataset
 
 
-def _check_budget_columns(rows: list[dict], name: str, config: ElasticConfig) -> None:
-    for column in {"thinking_token_budget", "solution_token_budget"} & set(rows[0]):
-        if config.max_completion_length is None and any(row[column] == UNLIMITED for row in rows):
-            raise ValueError(
-                f"Rows of {name} have {column} -1 (no limit): set max_completion_length to end every rollout."
-            )
+def _check_budget_columns(dataset: Dataset, name: str, config: ElasticConfig) -> None:
+    length = config.max_completion_length
+    t, s = _largest_budgets(dataset, config)
+    if length is None and UNLIMITED in (t, s):
+        column = "thinking_token_budget" if t == UNLIMITED else "solution_token_budget"
+        raise ValueError(f"Rows of {name} have {column} -1 (no limit): set max_completion_length to end every rollout.")
+    if length is not None and UNLIMITED not in (t, s) and length < t + s:
+        raise ValueError(
+            f"max_completion_length is {length}, but the largest budgets of {name} are {t} thinking and "
+            f"{s} solution tokens: leave it unset, or raise it to at least {t + s}."
+        )
+
+
+def _largest_budgets(dataset: Dataset, config: ElasticConfig) -> tuple[int, int]:
+    """The largest thinking and solution budgets: of the rows that bring their own, else what the recipe may draw."""
+    largest = {
+        "thinking_token_budget": config.thinking_budgets.largest,
+        "solution_token_budget": config.solution_budgets.largest,
+    }
+    for column in largest.keys() & set(dataset.column_names):
+        own = list(dataset[column])
+        largest[column] = UNLIMITED if UNLIMITED in own else max(own)
+    return largest["thinking_token_budget"], largest["solution_token_budget"]
+
+
+def check_solutions(names: list[str], dataset: Dataset) -> None:
+    """Raises ValueError when a row allows no solution and one of our rewards has to grade it."""
+    graded = [name for name in names if name in REWARDS]
+    if graded and "solution_token_budget" in dataset.column_names and 0 in dataset["solution_token_budget"]:
+        raise ValueError(
+            f"solution_token_budget is 0 in a row of the data set, which allows no solution, and the reward "
+            f"{graded[0]} grades the solution: give 1 token or more."
+        )
 
 
 def check_context(
-    model: ModelConfig, tokenizer: PreTrainedTokenizerBase, data: DataArguments, config: ElasticConfig
+    model: ModelConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    data: DataArguments,
+    config: ElasticConfig,
+    dataset: Dataset,
 ) -> None:
     """Check that the markers are in the vocabulary and that the budgets fit the model's context, from its files alone.
 
@@ -129,13 +180,19 @@ def check_context(
     text_config = model_config.get_text_config(decoder=True)
     if not hasattr(text_config, "max_position_embeddings"):
         return
-    t, s = config.thinking_budgets.largest, config.solution_budgets.largest
+    context = text_config.max_position_embeddings
+    t, s = _largest_budgets(dataset, config)
     rollout = config.max_completion_length if UNLIMITED in (t, s) else t + len(tokens.bridge) + s
-    prompt = data.max_prompt_length or 1
-    if prompt + rollout > text_config.max_position_embeddings:
+    if data.max_prompt_length and data.max_prompt_length + len(tokens.start) + rollout <= context:
+        return
+    prompt = max(
+        len(tokens.open(prompt_token_ids(messages, tokenizer, config.chat_template_kwargs)))
+        for messages in dataset["prompt"]
+    )
+    if prompt + rollout > context:
         raise ValueError(
-            f"max_prompt_length ({data.max_prompt_length}) and the longest rollout ({rollout} tokens) exceed the "
-            f"context of {name}, {text_config.max_position_embeddings} tokens: lower them."
+            f"The longest prompt ({prompt} tokens) and the longest rollout ({rollout} tokens) exceed the context of "
+            f"{name}, {context} tokens: lower max_prompt_length, thinking_token_budget or solution_token_budget."
         )
 
 
@@ -151,5 +208,5 @@ def with_model_options(config: ElasticConfig, model: ModelConfig) -> ElasticConf
     return config
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         reward_funcs = setup.reward_functions(run.reward_funcs, config)
         tokenizer = setup.load_tokenizer(model, config)
         dataset = setup.training_set(data, tokenizer, config)
-        setup.check_context(model, tokenizer, data, config)
+        setup.check_solutions(run.reward_funcs, dataset)
+        setup.check_context(model, tokenizer, data, config, dataset)
         checkpoint = checkpoint_to_resume(run.resume, config.output_dir)
         if config.process_index == 0:
             claim_output_dir(config.output_dir, run_identity(data, run, model, config))
