@@ -196,7 +196,7 @@ class ElasticGRPOTrainer(GRPOTrainer):
             share = tokens_B[kept_B].sum() / tokens_B.sum().clamp(min=1)
         elif self.loss_type not in _LOSSES_WITH_FIXED_NORMALIZER:
             share = kept_B.float().mean()
-        return _trimmed(_select_rows(inputs, kept_B)), share
+        return _trimmed(_select_rows(inputs, kept_B), self.pad_to_multiple_of or 1), share
 
     @property
     def _idle_rows_are_free(self) -> bool:
@@ -326,11 +326,11 @@ def _select_rows(inputs: dict, kept_B: torch.Tensor) -> dict:
     }
 
 
-def _trimmed(inputs: dict) -> dict:
-    """`inputs` without the columns of prompt and completion that are padding in every row."""
-    prompt_start = int(inputs["prompt_mask"].any(dim=0).int().argmax())
+def _trimmed(inputs: dict, multiple: int) -> dict:
+    """`inputs` without columns of prompt and completion that are padding in every row; widths stay multiples."""
+    prompt_start = int(inputs["prompt_mask"].any(dim=0).int().argmax()) // multiple * multiple
     width = inputs["completion_mask"].shape[1]
-    end = width - int(inputs["completion_mask"].any(dim=0).flip(0).int().argmax())
+    end = width - int(inputs["completion_mask"].any(dim=0).flip(0).int().argmax()) // multiple * multiple
     trimmed = dict(inputs)
     for name, value in inputs.items():
         if name in ("prompt_ids", "prompt_mask"):
