@@ -1,0 +1,164 @@
+"""A tiny random model, problems and rewards for the tests of training; importable by the processes that they start."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from elastic.config import ElasticConfig
+from elastic.data import load_problems
+from elastic.nano.task import draw_problems
+from elastic.nano.task import rows as problem_rows
+from elastic.nano.tokenizer import make_tokenizer
+from elastic.rollout import Rollout
+from elastic.trainer import ElasticGRPOTrainer
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+
+def tiny_model(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> LlamaForCausalLM:
+    """A random Llama of some 10K parameters: all of its tokens are likely, so every stop reason turns up."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=256,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.3,
+    )
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(config)
+
+
+def save_model(folder: Path, tokenizer: PreTrainedTokenizerBase | None = None) -> str:
+    tokenizer = tokenizer or make_tokenizer()
+    tiny_model(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def write_problems(path: Path, count: int = 8, **columns: list) -> str:
+    """`count` nano problems as .jsonl; each of `columns` has one value for each row."""
+    rows = problem_rows(draw_problems("train", count, seed=0))
+    rows = [row | {name: values[i] for name, values in columns.items()} for i, row in enumerate(rows)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def even_reward(completions, solution_text, **columns) -> list[float]:
+    """1.0 where the solution has an even number of words, else 0.0: a random model earns it now and then."""
+    return [float(len(text.split()) % 2 == 0) for text in solution_text]
+
+
+def hard_or_even_reward(completions, solution_text, answer, **columns) -> list[float]:
+    """even_reward, but 0.0 throughout for the problems whose answer is below 4: groups of equal rewards."""
+    even = even_reward(completions, solution_text)
+    return [0.0 if int(a.split()[-1]) < 4 else reward for a, reward in zip(answer, even, strict=True)]
+
+
+def config_fields(folder: Path, **changes) -> dict:
+    """Fields of a quick run on a CPU."""
+    fields = dict(
+        output_dir=str(folder / "run"),
+        thinking_token_budget=6,
+        solution_token_budget=3,
+        per_device_train_batch_size=8,
+        num_generations=4,
+        max_steps=2,
+        learning_rate=1e-3,
+        use_cpu=True,
+        bf16=False,
+        activation_checkpointing=False,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    return fields | changes
+
+
+def make_trainer(
+    folder: Path, *, reward_funcs=even_reward, problems=None, tokenizer=None, peft_config=None, **changes
+) -> ElasticGRPOTrainer:
+    """A trainer on a tiny model and problems in `folder`, built as `elastic.train` builds it."""
+    tokenizer = tokenizer or make_tokenizer()
+    rows = load_problems(problems or write_problems(folder / "problems.jsonl"))
+    return ElasticGRPOTrainer(
+        model=save_model(folder / "model", tokenizer),
+        reward_funcs=reward_funcs,
+        args=ElasticConfig(**config_fields(folder, **changes)),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=peft_config,
+    )
+
+
+def sampled_inputs(trainer: ElasticGRPOTrainer) -> dict:
+    """The first generation batch, scored, as TRL hands it to the loss when it is not split; no weight has moved."""
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
+    batch = next(iter(trainer.get_train_dataloader()))
+    return trainer._generate_and_score_completions(batch)
+
+
+def rollouts_by_ids(rollouts: Iterable[Rollout]) -> dict[tuple, Rollout]:
+    """Rollouts by all of their ids, under which the rows of a shuffled and padded batch find their own."""
+    return {(*rollout.prompt_ids, *rollout.completion_ids): rollout for rollout in rollouts}
+
+
+@dataclass
+class Round:
+    """A generation batch: its rollouts, and the weights that sampled it."""
+
+    rollouts: list[Rollout]
+    weights: dict[str, torch.Tensor]
+
+
+@dataclass
+class Update:
+    """One call of the loss in training: what went in, with which weights, and what came out."""
+
+    round: Round
+    inputs: dict
+    weights: dict[str, torch.Tensor]
+    loss: float
+
+
+def recorded_training(trainer: ElasticGRPOTrainer) -> list[Update]:
+    """Train, and return each call of `_compute_loss`."""
+    rounds, updates = [], []
+    sample, compute_loss = trainer._generate_and_score_completions, trainer._compute_loss
+
+    def recording_sample(inputs):
+        weights = copied_weights(trainer.model)
+        output = sample(inputs)
+        rounds.append(Round(list(trainer._rollouts), weights))
+        return output
+
+    def recording_loss(model, inputs):
+        weights = copied_weights(trainer.model)
+        loss = compute_loss(model, inputs)
+        updates.append(Update(rounds[-1], dict(inputs), weights, loss.item()))
+        return loss
+
+    trainer._generate_and_score_completions, trainer._compute_loss = recording_sample, recording_loss
+    try:
+        trainer.train()
+    finally:
+        trainer._generate_and_score_completions, trainer._compute_loss = sample, compute_loss
+    return updates
+
+
+def copied_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
