@@ -26,7 +26,7 @@ def reference_rollout(
     t, s, total = (math.inf if bound == -1 else bound for bound in (budget.thinking, budget.solution, budget.total))
     context = math.inf if context is None else context
     ids, thinking, solution = list(prompt), [], []
-    if ids[-len(tokens.start) :] != list(tokens.start):
+    if not any(ids[-len(opening) :] == list(opening) for opening in tokens.opened):
         ids += tokens.start
 
     reason = None

@@ -128,3 +128,12 @@ def test_bad_sampling_is_refused_in_one_sentence(options, sentence):
     with pytest.raises(ValueError) as error:
         Sampling(**options)
     assert str(error.value) == sentence
+
+
+def test_the_ends_of_each_range_are_taken():
+    Sampling(temperature=0, top_p=1, top_k=0, min_p=0)
+    Sampling(temperature=1e-3, top_p=1e-6, top_k=1, min_p=1)
+    assert Sampling() == Sampling(temperature=1, top_p=1, top_k=0, min_p=0)
+    for changes in ({"min_p": 1.01}, {"temperature": -1e-9}, {"top_p": -0.5}):
+        with pytest.raises(ValueError):
+            Sampling(**changes)
