@@ -26,10 +26,11 @@ def load_reward(name: str) -> Callable:
     if name in REWARDS:
         return REWARDS[name]
     module, _, function = name.rpartition(".")
+    if not module:
+        raise ValueError(f"There is no reward {name!r}: give one of {', '.join(REWARDS)}, or a function's dotted path.")
     try:
-        return vars(importlib.import_module(module))[function] if module else REWARDS[name]
-    except (ImportError, KeyError) as error:
-        raise ValueError(
-            f"There is no reward {name!r} ({type(error).__name__}: {error}): give one of {', '.join(REWARDS)}, or the "
-            f"dotted path of a function that Python can import."
-        ) from None
+        return vars(importlib.import_module(module))[function]
+    except ImportError as error:
+        raise ValueError(f"The reward {name!r} cannot be imported: {error}.") from None
+    except KeyError:
+        raise ValueError(f"The reward {name!r} is not there: {module} has no {function!r}.") from None
