@@ -1,7 +1,7 @@
 """A KV cache for a decode loop whose rows come and go.
 
-Two differences from transformers' DynamicCache: a step writes in place instead of copying the whole cache to append
-one column, and rows are selected (a group's prompt spread to its samples, finished rows dropped) with their columns.
+Differences from transformers' DynamicCache: a step writes in place instead of copying the whole cache to append one
+column, a group's prompt is spread to its samples, and finished rows are dropped by moving others into their places.
 """
 
 from __future__ import annotations
@@ -34,11 +34,21 @@ class GrowingLayer(DynamicLayer):
         self.keys, self.values = self._key_buffer[..., :end, :], self._value_buffer[..., :end, :]
         return self.keys, self.values
 
-    def select(self, rows: torch.Tensor, first_column: int) -> None:
-        """Keep `rows` (repeats allowed), without the columns before `first_column`."""
-        keys = self.keys[..., first_column:, :].index_select(0, rows)
-        values = self.values[..., first_column:, :].index_select(0, rows)
-        self._key_buffer, self._value_buffer = self.keys, self.values = keys, values
+    def spread(self, rows: torch.Tensor) -> None:
+        """Make one row of each of `rows`, repeats allowed."""
+        end = self.get_seq_length()
+        self._key_buffer = self._key_buffer.index_select(0, rows)
+        self._value_buffer = self._value_buffer.index_select(0, rows)
+        self.keys, self.values = self._key_buffer[..., :end, :], self._value_buffer[..., :end, :]
+
+    def keep(self, count: int, holes: torch.Tensor, movers: torch.Tensor, first_column: int) -> None:
+        """Keep `count` rows: the first ones, with the rows `movers` from behind them copied over the rows `holes`."""
+        if len(holes):
+            self.keys[holes] = self.keys[movers]
+            self.values[holes] = self.values[movers]
+        self._key_buffer = self._key_buffer[:count, :, first_column:]
+        self._value_buffer = self._value_buffer[:count, :, first_column:]
+        self.keys, self.values = self.keys[:count, :, first_column:], self.values[:count, :, first_column:]
 
 
 class GrowingCache(Cache):
@@ -47,9 +57,20 @@ class GrowingCache(Cache):
     def __init__(self):
         super().__init__(layer_class_to_replicate=GrowingLayer)
 
-    def select(self, rows: torch.Tensor, first_column: int = 0) -> None:
+    def spread(self, rows: torch.Tensor) -> None:
         for layer in self.layers:
-            layer.select(rows, first_column)
+            layer.spread(rows)
+
+    def keep(self, rows: list[int], first_column: int) -> None:
+        """Put row `rows[i]` into place i, without the columns before `first_column`.
+
+        Each of `rows` is in its place already, or comes from behind the last place: so few rows are copied.
+        """
+        holes = [place for place, row in enumerate(rows) if place != row]
+        movers = [rows[place] for place in holes]
+        index_2H = torch.tensor([holes, movers], dtype=torch.long, device=self.layers[0].device)
+        for layer in self.layers:
+            layer.keep(len(rows), *index_2H, first_column)
 
 
 def _with_capacity(old: torch.Tensor, capacity: int) -> torch.Tensor:

@@ -7,8 +7,6 @@ to its solution as soon as its own thinking ends, equal prompts are prefilled on
 from __future__ import annotations
 
 import inspect
-import itertools
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import psutil
@@ -20,8 +18,6 @@ from elastic.engines.kv_cache import GrowingCache
 from elastic.engines.sampler import Sampler
 from elastic.rollout import Rollout, RolloutBuilder, Sampling
 
-# Dropping rows copies the cache of the others, which costs about one step's read of it.
-_STEPS_BETWEEN_COMPACTIONS = 8
 _CACHED_LAYER_TYPES = {"full_attention", "sliding_attention"}
 # Models that take no position_ids, since their attention knows distances only (ALiBi).
 _WITHOUT_POSITIONS = {"bloom", "mpt"}
@@ -107,32 +103,38 @@ class TransformersEngine:
 
     def _decode(self, live: list[RolloutBuilder], sampler: Sampler, on_rollout: Callable[[int], None]) -> None:
         batch = _Batch(self, [builder.prompt_ids for builder in live])
-        for step in itertools.count(1):
-            tokens = _advance(live, sampler, batch.logits_BV, self.pad_token_id)
-            unfinished = [row for row, builder in enumerate(live) if not builder.finished]
-            if not unfinished or (step % _STEPS_BETWEEN_COMPACTIONS == 0 and len(unfinished) < len(live)):
-                on_rollout(len(live) - len(unfinished))
-                live = [live[row] for row in unfinished]
-                tokens = [tokens[row] for row in unfinished]
-                if not live:
+        while True:
+            tokens = _advance(live, sampler, batch.logits_BV)
+            rows = _surviving(live)
+            if len(rows) < len(live):
+                on_rollout(len(live) - len(rows))
+                if not rows:
                     return
-                batch.select(unfinished)
-                sampler.select(unfinished)
+                live, tokens = [live[row] for row in rows], [tokens[row] for row in rows]
+                batch.keep(rows)
+                sampler.select(rows)
             batch.step(tokens)
 
 
-def _advance(live: list[RolloutBuilder], sampler: Sampler, logits_BV: torch.Tensor, pad_token_id: int) -> list[int]:
-    """Give each row its next token, forced or sampled; a finished row that waits for compaction gets padding."""
+def _advance(live: list[RolloutBuilder], sampler: Sampler, logits_BV: torch.Tensor) -> list[int]:
+    """Give each row its next token, forced or sampled."""
     tokens = []
     for builder, *sampled in zip(live, *(column.tolist() for column in sampler.sample(logits_BV)), strict=True):
-        token = pad_token_id if builder.finished else builder.forced_token
+        token = builder.forced_token
         if token is None:
             builder.sample(*sampled)
             token = sampled[0]
-        elif not builder.finished:
+        else:
             builder.insert()
         tokens.append(token)
     return tokens
+
+
+def _surviving(live: list[RolloutBuilder]) -> list[int]:
+    """The unfinished rows, the last ones in the places of finished ones, so that few of them move."""
+    count = sum(not builder.finished for builder in live)
+    behind = (row for row in range(count, len(live)) if not live[row].finished)
+    return [next(behind) if live[place].finished else place for place in range(count)]
 
 
 class _Batch:
@@ -143,7 +145,6 @@ class _Batch:
 
     def __init__(self, engine: TransformersEngine, prompts: list[list[int]]):
         self._engine = engine
-        self._last_position = sys.maxsize if engine.context_length is None else engine.context_length - 1
         self._cache = GrowingCache()
         unique = {prompt: row for row, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
         longest = max(map(len, unique))
@@ -155,28 +156,36 @@ class _Batch:
         positions_BL = (mask_BL.cumsum(dim=1) - 1).clamp(min=0)
         self.logits_BV = self._forward(torch.tensor(ids, device=engine.device), positions_BL)
         if len(unique) < len(prompts):
-            self.select([unique[tuple(prompt)] for prompt in prompts])
+            self._spread(torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=engine.device))
+
+    def _spread(self, rows_B: torch.Tensor) -> None:
+        """Make one row of each of `rows_B`, repeats allowed."""
+        self.logits_BV = self.logits_BV[rows_B]
+        self._select_mask(rows_B)
+        self._cache.spread(rows_B)
+
+    def _select_mask(self, rows_B: torch.Tensor) -> None:
+        self._positions_B1 = self._positions_B1[rows_B]
+        if self._mask_BL is not None:
+            self._mask_BL = self._mask_BL[rows_B]
 
     def step(self, tokens: list[int]) -> None:
         """Append one token to each row."""
-        # A row that filled the context and waits for compaction must not ask for a position that does not exist.
-        self._positions_B1 = (self._positions_B1 + 1).clamp(max=self._last_position)
+        self._positions_B1 = self._positions_B1 + 1
         if self._mask_BL is not None:
             self._mask_BL = torch.nn.functional.pad(self._mask_BL, (0, 1), value=1)
         ids_B1 = torch.tensor(tokens, device=self._engine.device)[:, None]
         self.logits_BV = self._forward(ids_B1, self._positions_B1)
 
-    def select(self, rows: list[int]) -> None:
-        """Keep `rows` (repeats allowed), and drop the columns that are padding in all of them."""
-        index = torch.tensor(rows, device=self._engine.device)
-        self._positions_B1, self.logits_BV = self._positions_B1[index], self.logits_BV[index]
+    def keep(self, rows: list[int]) -> None:
+        """Drop all but `rows`, in the order of `_surviving`, and the columns that are padding in all of them."""
+        self._select_mask(torch.tensor(rows, device=self._engine.device))
         first_column = 0
         if self._mask_BL is not None:
-            mask_BL = self._mask_BL[index]
-            first_column = int(mask_BL.argmax(dim=1).min())
-            mask_BL = mask_BL[:, first_column:]
+            first_column = int(self._mask_BL.argmax(dim=1).min())
+            mask_BL = self._mask_BL[:, first_column:]
             self._mask_BL = None if mask_BL.all() else mask_BL
-        self._cache.select(index, first_column)
+        self._cache.keep(rows, first_column)
 
     def _forward(self, ids_BL: torch.Tensor, positions_BL: torch.Tensor) -> torch.Tensor:
         outputs = self._engine.model(
