@@ -275,6 +275,20 @@ def test_idle_rows_are_left_out_and_the_loss_is_stock_trls(tmp_path, loss_type, 
     assert max(gradient.abs().max() for gradient in ours[1]) > 1e-4
 
 
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo", "bnpo", "dr_grpo", "luspo"])
+def test_rows_that_are_masked_as_cut_are_left_out_and_still_counted(tmp_path, loss_type):
+    trainer = make_trainer(
+        tmp_path, loss_type=loss_type, solution_truncated_reward="mask", per_device_train_batch_size=24
+    )
+    inputs = sampled_inputs(trainer)
+    cut = torch.tensor([rollout.solution_truncated for rollout in trainer._rollouts])
+    moving = int(((inputs["advantages"] != 0) & ~cut).sum())
+    assert 0 < moving < int((inputs["advantages"] != 0).sum())
+    ours, stock, our_shape, stock_shape = compared_with_stock(trainer, inputs)
+    assert (our_shape[0], stock_shape[0]) == (moving, 24)
+    assert_same(ours, stock)
+
+
 @pytest.mark.parametrize(
     "term", [dict(beta=0.1), dict(entropy_coef=0.01), dict(top_entropy_quantile=0.5)], ids=lambda term: next(iter(term))
 )

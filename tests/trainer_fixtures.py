@@ -93,7 +93,7 @@ def make_trainer(
 ) -> ElasticGRPOTrainer:
     """A trainer on a tiny model and problems in `folder`, built as `elastic.train` builds it."""
     tokenizer = tokenizer or make_tokenizer()
-    rows = load_problems(problems or write_problems(folder / "problems.jsonl"))
+    rows = load_problems(problems or write_problems(folder / "problems.jsonl"), answer_column="answer")
     return ElasticGRPOTrainer(
         model=save_model(folder / "model", tokenizer),
         reward_funcs=reward_funcs,
