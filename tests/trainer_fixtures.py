@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
@@ -65,6 +66,14 @@ def hard_or_even_reward(completions, solution_text, answer, **columns) -> list[f
     """even_reward, but 0.0 throughout for the problems whose answer is below 4: groups of equal rewards."""
     even = even_reward(completions, solution_text)
     return [0.0 if int(a.split()[-1]) < 4 else reward for a, reward in zip(answer, even, strict=True)]
+
+
+def reward_that_kills_wandb(completions, solution_text, **columns) -> list[float]:
+    """even_reward, once the process that writes W&B's files is killed."""
+    for process in psutil.Process().children(recursive=True):
+        if process.name().startswith("wandb"):
+            process.kill()
+    return even_reward(completions, solution_text)
 
 
 def config_fields(folder: Path, **changes) -> dict:
