@@ -43,7 +43,7 @@ class ElasticGRPOTrainer(GRPOTrainer):
     - `_generate_and_score_completions` notes the rows, whose columns may hold budgets, and logs the budget metrics
     - `_calculate_rewards` applies `solution_truncated_reward: zero` and keeps the rewards for those metrics
     - `_compute_loss` leaves out rows that cannot move the policy, and padding that no remaining row needs
-    - `training_step` times the update without the rollouts
+    - `training_step` times the update without the rollouts; `log` writes no empty table of rollouts
     - `_get_train_sampler`, `_run_epoch`, `_save_checkpoint` and two callbacks make a resumed run see the data it would
       have seen, and no more of them
 
@@ -213,6 +213,12 @@ class ElasticGRPOTrainer(GRPOTrainer):
             self._metrics["train"]["time/training_s"].append(self._update_seconds)
             self._update_seconds = 0.0
         return loss
+
+    def log(self, logs, start_time=None):
+        # A finished run that is resumed has no rollouts: TRL would put an empty table in the place of its last one.
+        wanted, self.log_completions = self.log_completions, self.log_completions and bool(self._logs["prompt"])
+        super().log(logs, start_time)
+        self.log_completions = wanted
 
     def _get_train_sampler(self, dataset=None):
         return EpochRepeatSampler(
