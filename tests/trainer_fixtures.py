@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,14 @@ def hard_or_even_reward(completions, solution_text, answer, **columns) -> list[f
     """even_reward, but 0.0 throughout for the problems whose answer is below 4: groups of equal rewards."""
     even = even_reward(completions, solution_text)
     return [0.0 if int(a.split()[-1]) < 4 else reward for a, reward in zip(answer, even, strict=True)]
+
+
+def interrupted_reward(completions, solution_text, trainer_state, **columns) -> list[float]:
+    """even_reward; the process gets the signal of INTERRUPT, such as `SIGKILL 4`, when that many updates are done."""
+    name, _, updates = os.environ.get("INTERRUPT", "").partition(" ")
+    if updates == str(trainer_state.global_step):
+        os.kill(os.getpid(), signal.Signals[name])
+    return even_reward(completions, solution_text)
 
 
 def reward_that_kills_wandb(completions, solution_text, **columns) -> list[float]:

@@ -1,0 +1,342 @@
+"""Runs that are killed, stopped and resumed, and the folders they leave."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas
+import pytest
+import torch
+from safetensors.torch import load_file
+from trainer_fixtures import config_fields, save_model, write_problems
+
+from elastic import checkpoints, train
+from elastic.checkpoints import (
+    StepFromCheckpoint,
+    checkpoint_to_resume,
+    claim_output_dir,
+    complete_checkpoints,
+    mark_complete,
+    remove_old_checkpoints,
+    run_identity,
+)
+
+STEPS = 9
+
+
+class Run:
+    """A command line in a folder of its own, and what a run of it left there.
+
+    5 problems, 2 a batch: an epoch is 2 updates, a checkpoint comes every 2, and the last update is mid-epoch.
+    """
+
+    def __init__(self, folder: Path, **changes):
+        folder.mkdir(exist_ok=True)
+        fields = dict(max_steps=STEPS, save_strategy="steps", save_steps=2, log_completions=True)
+        fields |= dict(thinking_token_budget="{uniform: [2, 9]}", num_completions_to_print=0)
+        fields |= dict(reward_funcs="trainer_fixtures.interrupted_reward") | changes
+        self.dir = folder / "run"
+        model, data = folder.parent / "model", folder.parent / "problems.jsonl"
+        self.arguments = [
+            *(f"--{name}={value}" for name, value in config_fields(folder, **fields).items()),
+            f"--model_name_or_path={model if model.exists() else save_model(model)}",
+            f"--dataset_name={data if data.exists() else write_problems(data, 5)}",
+        ]
+
+    def start(self, *more):
+        train.main([*self.arguments, *more])
+
+    def killed_after(self, updates):
+        """In a process of its own, which gets SIGKILL while it samples the next batch."""
+        return subprocess.run(
+            [sys.executable, "-m", "elastic.train", *self.arguments],
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent), "INTERRUPT": f"SIGKILL {updates}"},
+            capture_output=True,
+            text=True,
+        )
+
+    @property
+    def checkpoints(self):
+        return sorted(int(path.name.split("-")[1]) for path in self.dir.glob("checkpoint-*"))
+
+    @property
+    def history(self):
+        """What was logged at each update, but for times."""
+        state = json.loads((self.dir / f"checkpoint-{self.checkpoints[-1]}" / "trainer_state.json").read_text())
+        timed = ("time/", "throughput/", "step_time")
+        return [
+            {name: value for name, value in log.items() if not name.startswith(timed)}
+            for log in state["log_history"]
+            if "loss" in log
+        ]
+
+    @property
+    def weights(self):
+        return load_file(self.dir / "model.safetensors")
+
+    def rollouts(self, step):
+        """(prompt, thinking, solution, advantage) of each rollout of an update."""
+        table = pandas.read_parquet(self.dir / "completions" / f"completions_{step:05d}.parquet")
+        prompts = [prompt[0]["content"] for prompt in table["prompt"]]
+        return list(zip(prompts, table["thinking"], table["solution"], table["advantage"], strict=True))
+
+
+def assert_equal_runs(run, other):
+    assert [log["step"] for log in run.history] == list(range(1, STEPS + 1))
+    assert run.history == other.history
+    assert all(run.rollouts(step) == other.rollouts(step) for step in range(1, STEPS + 1))
+    assert run.weights.keys() == other.weights.keys()
+    for name, weight in run.weights.items():
+        torch.testing.assert_close(weight, other.weights[name], atol=0, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder):
+    run = Run(folder / "undisturbed")
+    run.start()
+    return run
+
+
+def copied(run, folder, *, without=()):
+    """The same command in a copy of its folder, as if it had died before the checkpoints of `without`."""
+    copy = Run(folder)
+    shutil.copytree(run.dir, copy.dir)
+    for step in without:
+        shutil.rmtree(copy.dir / f"checkpoint-{step}")
+    (copy.dir / "model.safetensors").unlink()
+    return copy
+
+
+def test_a_run_sees_its_problems_in_another_order_in_each_epoch(undisturbed):
+    epochs = [
+        [prompt for step in steps for prompt, *_ in undisturbed.rollouts(step)[::4]] for steps in ((1, 2), (3, 4))
+    ]
+    assert [len(set(epoch)) for epoch in epochs] == [4, 4]
+    assert epochs[0] != epochs[1]
+
+
+def test_killed_between_two_checkpoints_it_goes_on_from_the_last_with_the_same_data(undisturbed, folder, capfd):
+    run = Run(folder / "killed")
+    killed = run.killed_after(5)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    assert run.checkpoints == [2, 4] and not (run.dir / "model.safetensors").exists()
+    assert run.rollouts(5) == undisturbed.rollouts(5)
+    run.start()
+    assert f"Resuming from {run.dir}/checkpoint-4: the data go on in the order that they had." in capfd.readouterr().out
+    assert_equal_runs(run, undisturbed)
+
+
+def test_sigterm_saves_a_checkpoint_first(undisturbed, folder, capfd, monkeypatch):
+    run, handler = Run(folder / "stopped"), signal.getsignal(signal.SIGTERM)
+    monkeypatch.setenv("INTERRUPT", "SIGTERM 4")
+    with pytest.raises(SystemExit) as stopped:
+        run.start()
+    assert stopped.value.code == 143
+    assert "Stopped by SIGTERM after step 5; the same command goes on from there." in capfd.readouterr().out
+    assert run.checkpoints == [2, 4, 5] and not (run.dir / "model.safetensors").exists()
+    assert signal.getsignal(signal.SIGTERM) is handler
+    monkeypatch.delenv("INTERRUPT")
+    run.start()
+    assert_equal_runs(run, undisturbed)
+
+
+@pytest.mark.parametrize("last", [2, 6])
+def test_it_resumes_at_the_end_of_an_epoch_and_of_several(undisturbed, folder, last):
+    run = copied(undisturbed, folder / f"after-{last}", without=[step for step in (4, 6, 8, 9) if step > last])
+    run.start()
+    assert_equal_runs(run, undisturbed)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        dict(gradient_accumulation_steps=2, steps_per_generation=4, per_device_train_batch_size=2),
+        dict(num_iterations=2),
+        dict(gradient_accumulation_steps=2, steps_per_generation=1),  # an epoch of 3 batches is 2 updates
+    ],
+    ids=["two updates a batch", "two passes over a batch", "an epoch that is no whole number of updates"],
+)
+def test_it_resumes_exactly_under_other_schedules(folder, tmp_path, schedule):
+    problems = write_problems(folder / "seven.jsonl", 7)
+    runs = [Run(folder / f"{tmp_path.name}-{i}", **schedule) for i in range(2)]
+    for run in runs:
+        run.start("--dataset_name", problems, "--max_steps", "6")
+    shutil.rmtree(runs[1].dir / "checkpoint-6")
+    runs[1].start("--dataset_name", problems, "--max_steps", "6")
+    assert runs[1].history == runs[0].history and len(runs[0].history) == 6
+    for name, weight in runs[0].weights.items():
+        torch.testing.assert_close(weight, runs[1].weights[name], atol=0, rtol=0)
+
+
+def test_stopped_between_two_updates_of_a_batch_it_keeps_the_schedule(folder, monkeypatch):
+    run = Run(folder / "mid-batch", steps_per_generation=2, max_steps=6)
+    monkeypatch.setenv("INTERRUPT", "SIGTERM 2")  # while the second batch is sampled, for updates 3 and 4
+    with pytest.raises(SystemExit):
+        run.start()
+    assert run.checkpoints == [2, 3]
+    monkeypatch.delenv("INTERRUPT")
+    run.start()
+    sampled = [log["step"] for log in run.history if "budget/forced_rate" in log]
+    assert sampled == [1, 3, 4, 5]  # the second half of the second batch is sampled anew, and the third comes on time
+    assert [log["step"] for log in run.history] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_partial_checkpoint_is_skipped_with_a_sentence(undisturbed, folder, capfd):
+    run = copied(undisturbed, folder / "partial", without=(8, 9))
+    (run.dir / "checkpoint-6" / "elastic_complete.json").unlink()
+    (run.dir / "checkpoint-6" / "optimizer.pt").unlink()
+    run.start()
+    said = capfd.readouterr().out
+    assert f"Skipping {run.dir}/checkpoint-6: it was not saved completely." in said
+    assert f"Resuming from {run.dir}/checkpoint-4" in said
+    assert_equal_runs(run, undisturbed)
+
+
+def test_a_finished_run_ends_at_once_and_well(undisturbed, folder):
+    run = copied(undisturbed, folder / "finished")
+    modified = (run.dir / "checkpoint-9" / "model.safetensors").stat().st_mtime_ns
+    run.start()
+    assert run.checkpoints == [2, 4, 6, 8, 9]
+    assert (run.dir / "checkpoint-9" / "model.safetensors").stat().st_mtime_ns == modified
+    assert_equal_runs(run, undisturbed)
+
+
+def test_a_checkpoint_may_be_named_and_more_steps_asked_for(undisturbed, folder):
+    run = copied(undisturbed, folder / "named", without=(9,))
+    run.start("--resume", str(run.dir / "checkpoint-8"), "--max_steps", "10")
+    assert [log["step"] for log in run.history] == list(range(1, 11))
+    assert [log["loss"] for log in run.history[:9]] == [log["loss"] for log in undisturbed.history]
+
+
+def refused(capfd, run, *more):
+    with pytest.raises(SystemExit) as stopped:
+        run.start(*more)
+    assert stopped.value.code == 2
+    (sentence,) = [line for line in capfd.readouterr().err.splitlines() if "Loading" not in line]
+    return sentence.removeprefix("python -m elastic.train: error: ")
+
+
+def test_what_is_refused_before_a_folder_is_touched(undisturbed, folder, capfd, monkeypatch):
+    monkeypatch.setattr("trl.trainer.grpo_trainer.create_model_from_path", None)  # no model is loaded
+    capfd.readouterr()
+    output_dir = repr(str(undisturbed.dir))
+    assert refused(capfd, undisturbed, "--resume", "never") == (
+        f"resume is never, but output_dir {output_dir} holds checkpoints: choose another one."
+    )
+    assert refused(capfd, undisturbed, "--temperature", "0.5", "--learning_rate", "3") == (
+        f"output_dir {output_dir} belongs to another run: learning_rate was 0.001 there and is 3.0 now (and "
+        f"temperature); choose another output_dir, or put the setting back."
+    )
+    assert refused(capfd, undisturbed, "--resume", str(folder)) == (
+        f"resume is {str(folder)!r}: give auto, never, or the path of a complete checkpoint."
+    )
+    assert undisturbed.checkpoints == [2, 4, 6, 8, 9]
+
+
+def checkpoint(folder, step, *, complete=True):
+    (folder / f"checkpoint-{step}").mkdir(parents=True)
+    (folder / f"checkpoint-{step}" / "model.safetensors").touch()
+    if complete:
+        mark_complete(str(folder), step)
+
+
+def test_checkpoints_are_ordered_by_step(tmp_path):
+    for step in (10, 9, 100):
+        checkpoint(tmp_path, step)
+    checkpoint(tmp_path, 101, complete=False)
+    (tmp_path / "checkpoint-best").mkdir()
+    complete, partial = complete_checkpoints(tmp_path)
+    assert [path.name for path in complete] == ["checkpoint-9", "checkpoint-10", "checkpoint-100"]
+    assert [path.name for path in partial] == ["checkpoint-101"]
+    assert checkpoint_to_resume("auto", str(tmp_path)) == tmp_path / "checkpoint-100"
+    assert checkpoint_to_resume("auto", str(tmp_path / "none")) is None
+    assert checkpoint_to_resume("never", str(tmp_path / "none")) is None
+
+
+def test_old_checkpoints_are_removed_and_the_newest_and_best_stay(tmp_path):
+    for step in (2, 4, 6, 8):
+        checkpoint(tmp_path, step)
+    checkpoint(tmp_path, 7, complete=False)
+    remove_old_checkpoints(str(tmp_path), None)
+    assert len(list(tmp_path.iterdir())) == 5
+    remove_old_checkpoints(str(tmp_path), 2, best=str(tmp_path / "checkpoint-2"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-6", "checkpoint-8"]
+
+
+def test_a_checkpoint_that_is_half_removed_is_not_complete(tmp_path, monkeypatch):
+    for step in (2, 4):
+        checkpoint(tmp_path, step)
+
+    def killed(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        remove_old_checkpoints(str(tmp_path), 1)
+    assert [[path.name for path in paths] for paths in complete_checkpoints(tmp_path)] == [
+        ["checkpoint-4"],
+        ["checkpoint-2"],
+    ]
+
+
+def test_save_total_limit_keeps_the_newest_complete_checkpoint(folder):
+    run = Run(folder / "limited", save_total_limit=1, max_steps=4)
+    run.start()
+    assert run.checkpoints == [4]
+    assert len(complete_checkpoints(run.dir)[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("updates", "micro_steps"), [(0, 7), (1, 4), (2, 5), (3, 9), (4, 10)], ids=lambda number: str(number)
+)
+def test_the_micro_steps_of_a_checkpoint(updates, micro_steps):
+    """5 micro-steps an epoch, 4 accumulated: an epoch is an update of 4 and one of 1."""
+    trainer = SimpleNamespace(_step=7)
+    StepFromCheckpoint(trainer).on_train_begin(
+        SimpleNamespace(gradient_accumulation_steps=4),
+        SimpleNamespace(global_step=updates),
+        None,
+        train_dataloader=range(5),
+    )
+    assert trainer._step == micro_steps
+
+
+def test_an_output_folder_belongs_to_one_run(tmp_path):
+    folder = str(tmp_path / "new" / "run")
+    claim_output_dir(folder, {"seed": 1, "lr": 0.1})
+    claim_output_dir(folder, {"seed": 1, "lr": 0.1})
+    with pytest.raises(ValueError, match=r"belongs to another run: seed was 1 there and is 2 now; choose"):
+        claim_output_dir(folder, {"seed": 2, "lr": 0.1})
+    with pytest.raises(ValueError, match=r"lr was 0\.1 there and is 1 now \(and seed\)"):
+        claim_output_dir(folder, {"seed": 2, "lr": 1})
+
+
+def test_a_folder_that_is_not_a_runs_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    (tmp_path / "tracked" / "wandb").mkdir(parents=True)
+    for name in ("file", "file/below"):
+        with pytest.raises(ValueError, match=rf"^output_dir is '.*', but '{tmp_path}/file' is a file: choose another"):
+            claim_output_dir(str(tmp_path / name), {})
+    with pytest.raises(
+        ValueError, match=r"full' is not empty .* \(it holds thesis\.tex\): choose another output_dir\.$"
+    ):
+        claim_output_dir(str(tmp_path / "full"), {})
+    claim_output_dir(str(tmp_path / "tracked"), {})
+
+
+def test_where_and_how_a_run_is_watched_does_not_make_it_another():
+    first = SimpleNamespace(seed=1, output_dir="a", report_to=["wandb"], max_steps=3, save_steps=2, resume="auto")
+    second = SimpleNamespace(seed=1, output_dir="b", report_to=[], max_steps=9, save_steps=4, resume="never")
+    assert run_identity(first) == run_identity(second) == {"seed": 1}
