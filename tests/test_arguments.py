@@ -111,7 +111,7 @@ def test_the_command_line_wins_over_lists_switches_and_null(read):
 
 
 def test_the_recipe_may_stand_anywhere_on_the_command_line(tmp_path):
-    path = tmp_path / "recipe.yaml"
+    path = tmp_path / "a=b.yaml"
     path.write_text("steps: 7\nlearning_rate: 1e-6\n")
     for argv in (["--steps", "9", "--config", str(path)], [f"--config={path}", "--steps", "9"]):
         assert (fields(argv)["steps"], fields(argv)["learning_rate"]) == (9, 1e-6)

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from elastic.budget import UNLIMITED, Budget, BudgetDistribution, ReasoningTokens, count_marker, draw_budget
@@ -90,6 +90,12 @@ def test_rule_6_log_uniform_gives_each_doubling_the_same_share():
     assert (min(values), max(values)) == (1, 15)
     octaves = Counter(value.bit_length() for value in values)  # [1, 2), [2, 4), [4, 8), [8, 16)
     assert all(octaves[bits] / 4000 == pytest.approx(0.25, abs=0.03) for bits in (1, 2, 3, 4))
+
+
+def test_log_uniform_is_uniform_in_the_logarithm_of_the_next_number():
+    counts = Counter(draws({"log_uniform": [1, 3]}, 8000))
+    for budget, share in {1: math.log(2), 2: math.log(3 / 2), 3: math.log(4 / 3)}.items():
+        assert counts[budget] / 8000 == pytest.approx(share / math.log(4), abs=0.02)
 
 
 def test_a_range_of_one_number_is_fixed():
@@ -218,7 +224,16 @@ def words(*vocabulary):
     return wrap(core, unk_token="<unk>")
 
 
-def characters(decoder=True):
+def adds_bos(tokenizer):
+    """The same tokenizer, putting `<unk>` before every text and `<im_end>` behind it, as Llama's puts BOS before it."""
+    special = [(name, tokenizer.convert_tokens_to_ids(name)) for name in ("<unk>", "<im_end>")]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<unk> $A <im_end>", special_tokens=special
+    )
+    return tokenizer
+
+
+def characters():
     vocabulary = {name: i for i, name in enumerate([*SPECIAL, *CHARACTERS])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
@@ -365,6 +380,14 @@ def test_adding_a_refused_marker_to_the_tokenizer_mends_it():
     tokenizer = byte_bpe(["x.</ y.</ z.</ .</think> <think>"])
     tokenizer.add_tokens(["<think>", "</think>"])
     assert len(tokens_of(tokenizer).end) == 1
+
+
+@pytest.mark.parametrize("make", [words, characters, byte_bpe])
+def test_what_the_tokenizer_adds_to_every_text_is_no_part_of_a_marker(make):
+    tokenizer = adds_bos(make())
+    assert tokenizer.encode("the")[0] == 0 and tokenizer.encode("the")[-1] == 2
+    assert tokens_of(tokenizer) == tokens_of(make())
+    assert tokens_of(tokenizer, wrap_up_str="the") == tokens_of(make(), wrap_up_str="the")
 
 
 def test_a_marker_with_an_eos_inside_is_refused():

@@ -209,6 +209,21 @@ def test_rule_9_a_row_does_not_depend_on_the_others(llama):
         assert [sampled_ids(other)[i] for i in unchanged] == [sampled_ids(base)[i] for i in unchanged]
 
 
+def test_rule_9_a_long_row_outlives_the_others_unchanged():
+    """Past every block of random numbers and every growth of the cache, with rows leaving all the way."""
+    model = tiny("llama", max_position_embeddings=512)
+    model.lm_head.weight.data[[1, 2, 4, 5]] = 0.0
+    prompts = make_prompts(6)
+    budgets = [Budget(300, 60), *[Budget(45 * i, 9) for i in range(1, 6)]]
+    together = engine_of(model).generate(prompts, budgets, Sampling(top_k=4), seed=1)
+    alone = engine_of(model, max_batch_tokens=1).generate(prompts, budgets, Sampling(top_k=4), seed=1)
+    assert sampled_ids(together) == sampled_ids(alone)
+    longest = max(together, key=lambda rollout: rollout.completion_tokens)
+    assert longest.completion_tokens > 300
+    ids = list(longest.thinking_ids)
+    assert len({tuple(ids[i : i + 4]) for i in range(len(ids) - 4)}) > 0.5 * len(ids)
+
+
 def test_top_k_1_and_a_tiny_temperature_are_greedy(llama):
     prompts, budgets = make_prompts(8), make_budgets(8)
     expected = sampled_ids(engine_of(llama).generate(prompts, budgets, GREEDY))
