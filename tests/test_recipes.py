@@ -1,0 +1,160 @@
+"""Every recipe parses against the real dataclasses, names what launches it, and says what the paper says."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from accelerate.commands.launch import launch_command_parser
+from trl import ModelConfig
+
+from elastic.arguments import DataArguments, RunArguments, parse
+from elastic.config import ElasticConfig
+from elastic.evaluation_arguments import EvaluationArguments
+from elastic.setup import reward_functions
+from rewards import REWARDS
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+EVALUATION_RECIPES = sorted((ROOT / "recipes" / "eval").glob("*.yaml"))
+LAUNCH_FILES = sorted((ROOT / "launch").glob("*.yaml"))
+PAPER = ["e1_code_14b", "e1_math_1.5b", "e1_math_7b"]
+
+
+def parsed(recipe: Path, *more: str):
+    """(data, run, model, config), on this machine."""
+    kinds = (DataArguments, RunArguments, ModelConfig, ElasticConfig)
+    return parse(kinds, ["--config", str(recipe), "--use_cpu", "true", *more], prog="test")
+
+
+def fields(name: str) -> dict:
+    return yaml.safe_load((ROOT / "recipes" / f"{name}.yaml").read_text())
+
+
+def launch_command(recipe: Path) -> list[str]:
+    first_line = recipe.read_text().splitlines()[0]
+    assert first_line.startswith("# ")
+    return shlex.split(first_line.removeprefix("# "))
+
+
+def processes(recipe: Path) -> int:
+    """How many processes the first line of a training recipe starts."""
+    words = launch_command(recipe)
+    assert words[:2] == ["accelerate", "launch"]
+    options = launch_command_parser().parse_args(words[2:])
+    if options.config_file is None:
+        return options.num_processes
+    return yaml.safe_load((ROOT / options.config_file).read_text())["num_processes"]
+
+
+def test_finds_the_recipes():
+    assert [recipe.stem for recipe in RECIPES] == [*PAPER, "nano"]
+    assert "nano" in [recipe.stem for recipe in EVALUATION_RECIPES]
+    assert {"cpu", "single_gpu"} <= {launch_file.stem for launch_file in LAUNCH_FILES}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_parses_and_every_field_of_it_counts(recipe):
+    merged = {name: value for part in parsed(recipe) for name, value in vars(part).items()}
+    given = fields(recipe.stem)
+    assert len(given) >= 20
+    for name, value in given.items():
+        found = merged[name]
+        if isinstance(found, list) and not isinstance(value, list):
+            found = found[0]
+        assert found == value or str(getattr(found, "value", found)) == value, name
+
+
+@pytest.mark.parametrize("recipe", EVALUATION_RECIPES, ids=lambda path: path.stem)
+def test_an_evaluation_recipe_parses(recipe):
+    (arguments,) = parse((EvaluationArguments,), ["--config", str(recipe)], prog="test")
+    assert arguments.dataset_name and arguments.thinking_token_budgets
+    words = launch_command(recipe)
+    assert words[:5] == ["python", "-m", "elastic.evaluate", "--config", f"recipes/eval/{recipe.name}"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_the_first_line_launches_this_recipe(recipe):
+    options = launch_command_parser().parse_args(launch_command(recipe)[2:])
+    assert options.module and options.training_script == "elastic.train"
+    assert options.training_script_args[:2] == ["--config", f"recipes/{recipe.name}"]
+    named = re.findall(r"launch/\S+", recipe.read_text().splitlines()[0])
+    assert all((ROOT / name).is_file() for name in named)
+    assert processes(recipe) == (1 if recipe.stem == "nano" else 8)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_holds_no_hardware_and_a_launch_file_no_hyperparameter(recipe):
+    hardware = {"use_cpu", "num_processes", "deepspeed", "fsdp", "mixed_precision"}
+    for launch_file in LAUNCH_FILES:
+        launched = yaml.safe_load(launch_file.read_text()).keys()
+        assert launched.isdisjoint(fields(recipe.stem).keys())
+    assert hardware.isdisjoint(fields(recipe.stem).keys())
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_settings(name):
+    """arXiv 2505.05315, section 4: 128 prompts of 8 samples a batch, in mini-batches of 64 prompts, and so on."""
+    recipe = fields(name)
+    rows_a_step = recipe["per_device_train_batch_size"] * processes(ROOT / "recipes" / f"{name}.yaml")
+    assert rows_a_step * recipe["steps_per_generation"] == 128 * recipe["num_generations"] == 1024
+    assert rows_a_step * recipe["gradient_accumulation_steps"] == 64 * 8
+    updates_a_batch = recipe["steps_per_generation"] // recipe["gradient_accumulation_steps"]
+    assert (updates_a_batch, recipe["num_iterations"]) == (2, 1)
+    code = name.startswith("e1_code")
+    assert recipe["max_steps"] == (30 if code else 200) * updates_a_batch
+    assert (recipe["thinking_token_budget"], recipe["solution_token_budget"]) == (1024, 1024)
+    assert (recipe["learning_rate"], recipe["lr_scheduler_type"], recipe["temperature"]) == (1e-6, "constant", 0.6)
+    assert (recipe["beta"], recipe["epsilon"]) == ((0.0 if code else 0.001), 0.2)
+    assert recipe.get("epsilon_high", 0.2) == (0.28 if code else 0.2)
+    assert recipe["max_prompt_length"] == (2048 if code else 1024)
+    assert (recipe["loss_type"], recipe["scale_rewards"], recipe["max_grad_norm"]) == ("dapo", "group", 1.0)
+    assert recipe["solution_truncated_reward"] == "keep"
+
+
+@pytest.mark.parametrize("name", ["e1_math_1.5b", "e1_math_7b"])
+def test_the_papers_prompt_for_mathematics(name):
+    suffix = r"Let's think step by step and output the final answer within \boxed{}."
+    assert fields(name)["prompt_suffix"] == suffix
+    assert parsed(ROOT / "recipes" / f"{name}.yaml")[0].prompt_suffix == suffix
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("e1_math_1.5b", "agentica-org/DeepScaleR-1.5B-Preview"),
+        ("e1_math_7b", "Skywork/Skywork-OR1-Math-7B"),
+        ("e1_code_14b", "agentica-org/DeepCoder-14B-Preview"),
+    ],
+)
+def test_the_papers_base_models(name, model):
+    assert fields(name)["model_name_or_path"] == model
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_the_rewards_of_a_recipe_are_there_or_said_to_be_missing(recipe):
+    _, run, _, config = parsed(recipe)
+    if set(run.reward_funcs) <= REWARDS.keys():
+        assert reward_functions(run.reward_funcs, config) == [REWARDS[name] for name in run.reward_funcs]
+        return
+    assert recipe.stem == "e1_code_14b"
+    with pytest.raises(ValueError, match=r"^There is no reward 'code'.*: give one of math, exact, or "):
+        reward_functions(run.reward_funcs, config)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_the_command_line_wins_over_the_recipe(recipe):
+    *_, config = parsed(recipe, "--learning_rate", "0.5", "--thinking_token_budget", "{uniform: [1, 1024]}")
+    assert (config.learning_rate, config.thinking_budgets.largest) == (0.5, 1024)
+    assert config.thinking_budgets.smallest == 1
+
+
+def test_nano_measures_at_the_budget_that_it_trains_at():
+    trained, measured = fields("nano"), yaml.safe_load((ROOT / "recipes" / "eval" / "nano.yaml").read_text())
+    t = trained["thinking_token_budget"]
+    assert t == measured["trained_budget"] and t in measured["thinking_token_budgets"]
+    assert sum(budget > t for budget in measured["thinking_token_budgets"]) >= 2
+    assert any(0 < budget < t for budget in measured["thinking_token_budgets"]) and measured["no_budget"]
+    assert trained["solution_token_budget"] == measured["solution_token_budget"]
+    assert trained["reward_funcs"] == [measured["reward"]]
