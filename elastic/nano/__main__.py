@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from elastic.nano.arguments import NanoArguments
 from elastic.nano.task import draw_problems, rows
 
 PROG = "python -m elastic.nano"
+_MADE = ("base/config.json", "base/model.safetensors", "base/tokenizer.json", "train.jsonl", "test.jsonl")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if is_made(output_dir, arguments):
             print(f"{arguments.output_dir} was made with the same settings before: it is used again.")
             return
+        make_parent(output_dir)
         make(output_dir, arguments)
         print(f"Wrote {arguments.output_dir}: base (the model), train.jsonl and test.jsonl.")
 
@@ -46,7 +49,20 @@ def is_made(output_dir: Path, arguments: NanoArguments) -> bool:
             f"{arguments.output_dir} was made with {name} {made.get(name)}, not {arguments.settings[name]}: "
             f"give another --output_dir, or delete it."
         )
+    missing = [name for name in _MADE if not (output_dir / name).is_file()]
+    if missing:
+        raise ValueError(f"{arguments.output_dir} has lost {missing[0]}: delete it, or give another --output_dir.")
     return True
+
+
+def make_parent(output_dir: Path) -> None:
+    """Make the folder that `output_dir` will be in. Raises ValueError when nothing can be written there."""
+    try:
+        output_dir.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"output_dir is {str(output_dir)!r}, which cannot be made: {error.strerror}.") from None
+    if not os.access(output_dir.parent, os.W_OK):
+        raise ValueError(f"output_dir is {str(output_dir)!r}, whose parent is read-only: give another folder.")
 
 
 def make(output_dir: Path, arguments: NanoArguments) -> None:
@@ -60,7 +76,6 @@ def make(output_dir: Path, arguments: NanoArguments) -> None:
     torch.set_num_threads(1)
     tokenizer = make_tokenizer()
     model, _ = cold_start(arguments, tokenizer)
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output_dir.name}-", dir=output_dir.parent) as staging:
         made = Path(staging) / "made"
         model.save_pretrained(made / "base")

@@ -9,7 +9,6 @@ _SMALLEST = {
     "train_problems": 1,
     "test_problems": 1,
     "concise_steps": 0,
-    "single_pass_steps": 0,
     "verbose_steps": 0,
     "batch_tokens": 512,
 }
@@ -30,18 +29,15 @@ class NanoArguments:
     test_problems: int = field(
         default=200, metadata={"help": "Problems in test.jsonl; none of them is ever trained on."}
     )
-    concise_steps: int = field(default=500, metadata={"help": "First part of the cold start: steps on concise chains."})
-    single_pass_steps: int = field(
-        default=200, metadata={"help": "Second part: steps on verbose chains that go over the problem once."}
-    )
+    concise_steps: int = field(default=400, metadata={"help": "First part of the cold start: steps on concise chains."})
     verbose_steps: int = field(
-        default=1800, metadata={"help": "Third part: steps on the full mixture, with chains that go over it again."}
+        default=2200, metadata={"help": "Second part: steps on verbose chains, which check and repeat themselves."}
     )
     batch_tokens: int = field(
         default=512, metadata={"help": "Most tokens in a batch of the cold start, padding included."}
     )
     learning_rate: float = field(
-        default=2e-3, metadata={"help": "Peak learning rate of the cold start (AdamW, cosine)."}
+        default=1.5e-3, metadata={"help": "Peak learning rate of the cold start (AdamW, cosine)."}
     )
 
     def __post_init__(self):
@@ -49,7 +45,7 @@ class NanoArguments:
             if getattr(self, name) < smallest:
                 raise ValueError(f"{name} is {getattr(self, name)}: give a whole number of {smallest} or more.")
         if not 0 < self.learning_rate < 1:
-            raise ValueError(f"learning_rate is {self.learning_rate}: give a number between 0 and 1, such as 2e-3.")
+            raise ValueError(f"learning_rate is {self.learning_rate}: give a number between 0 and 1, such as 1.5e-3.")
 
     @property
     def settings(self) -> dict[str, int | float]:

@@ -12,11 +12,13 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, get_cosine_w
 
 from elastic.nano.arguments import NanoArguments
 from elastic.nano.model import make_model
-from elastic.nano.task import CONCISE, SINGLE_PASS, VERBOSE, Problem, Verbosity, draw_problem
+from elastic.nano.task import CONCISE, STEPS, VERBOSE, Problem, Verbosity, draw_problem
 
 # Share of examples whose chain is cut anywhere and answered with the value reached so far; their solution alone is
 # trained. The model learns no shorter thinking from them, only that a solution follows the end marker wherever it is.
-CUT_RATE = 0.05
+CUT_RATE = 0.06
+# Longer problems more often: the last labels are seen least, and when to stop there is learned last.
+STEP_WEIGHTS = [steps - 1 for steps in STEPS]
 _IGNORED = -100
 # Examples are sorted by length within a pool of this many, so that a batch holds little padding.
 _POOL_EXAMPLES = 128
@@ -33,10 +35,10 @@ class Example(NamedTuple):
 
 def draw_example(verbosity: Verbosity, rng: random.Random) -> Example:
     """A problem of the train split with a chain of thought and its solution."""
-    problem = draw_problem(rng, "train")
+    problem = draw_problem(rng, "train", STEP_WEIGHTS)
     chain = verbosity.write(problem, rng).split()
     if rng.random() < CUT_RATE:
-        chain = chain[: rng.randrange(len(chain))]
+        chain = chain[: int(len(chain) * rng.random() ** 2)]
         return Example(_conversation(problem, chain, f"ans {problem.value_reached(chain)}"), _SOLUTION_TOKENS)
     return Example(_conversation(problem, chain, problem.answer), len(chain) + 1 + _SOLUTION_TOKENS)
 
@@ -68,11 +70,7 @@ def cold_start(arguments: NanoArguments, tokenizer: PreTrainedTokenizerBase) -> 
     """
     model = make_model(tokenizer, arguments.seed).train()
     rng = random.Random(f"cold start/{arguments.seed}")
-    parts = (
-        (CONCISE, arguments.concise_steps),
-        (SINGLE_PASS, arguments.single_pass_steps),
-        (VERBOSE, arguments.verbose_steps),
-    )
+    parts = ((CONCISE, arguments.concise_steps), (VERBOSE, arguments.verbose_steps))
     steps = sum(count for _, count in parts)
     optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
     schedule = get_cosine_with_min_lr_schedule_with_warmup(optimizer, _WARM_UP_STEPS, steps, min_lr_rate=0.05)

@@ -16,7 +16,7 @@ from typing import Literal
 
 MODULUS = 7
 LABELS = "abcdefgh"
-FEWEST_STEPS = 3
+STEPS = range(3, len(LABELS) + 1)
 # Neither +0, *0 nor *1: every step is a bijection that moves most values, so that without all of the steps the answer
 # is uniform, and a guess is right once in MODULUS.
 OPERATIONS = (*(f"+{n}" for n in range(1, MODULUS)), *(f"*{n}" for n in range(2, MODULUS)))
@@ -102,14 +102,13 @@ class Verbosity:
 
 
 CONCISE = Verbosity(check_weights=(1,), repeat_weights=(1,))
-SINGLE_PASS = Verbosity(repeat_weights=(1,))
 VERBOSE = Verbosity()
 
 
-def draw_problem(rng: random.Random, split: Split) -> Problem:
-    """A problem of `split`, its number of steps uniform from FEWEST_STEPS to the number of labels."""
+def draw_problem(rng: random.Random, split: Split, step_weights: Sequence[float] | None = None) -> Problem:
+    """A problem of `split`, its number of steps drawn from STEPS: uniformly, unless weights are given."""
     while True:
-        steps = rng.randint(FEWEST_STEPS, len(LABELS))
+        (steps,) = rng.choices(STEPS, step_weights)
         problem = Problem(rng.randrange(MODULUS), tuple(rng.choices(OPERATIONS, k=steps)))
         if problem.split == split:
             return problem
