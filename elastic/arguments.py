@@ -103,6 +103,13 @@ class BudgetArguments(MarkerArguments):
         default=-1,
         metadata={"help": "s, in sampled tokens after the thinking is closed; forms as for thinking_token_budget."},
     )
+    carry_over: bool = field(
+        default=False,
+        metadata={
+            "help": "Let the solution have the thinking tokens that a natural close left unused, besides its own. The "
+            "paper does not."
+        },
+    )
     solution_truncated_reward: Literal["keep", "zero", "mask"] = field(
         default="keep",
         metadata={

@@ -34,12 +34,14 @@ class Budget:
 
     `thinking` (t) and `solution` (s) are E1's separate budgets (arXiv 2505.05315, section 3): when t is spent the end
     marker is inserted, when s is spent the rollout ends. `total` caps both phases together and inserts nothing when it
-    runs out: alone it is the truncation baseline, and "no budget" with a longest length.
+    runs out: alone it is the truncation baseline, and "no budget" with a longest length. With `carry_over`, thinking
+    tokens that a natural close left unused may be spent on the solution.
     """
 
     thinking: int = UNLIMITED
     solution: int = UNLIMITED
     total: int = UNLIMITED
+    carry_over: bool = False
 
     def __post_init__(self):
         for field, name in (
@@ -48,6 +50,12 @@ class Budget:
             ("total", "total_token_budget"),
         ):
             object.__setattr__(self, field, validated_budget(getattr(self, field), name))
+
+    def solution_after(self, thinking_tokens: int) -> int:
+        """The most solution tokens after so many thinking tokens; -1 is no limit."""
+        if not self.carry_over or UNLIMITED in (self.thinking, self.solution):
+            return self.solution
+        return self.solution + self.thinking - thinking_tokens
 
     @property
     def most_sampled_tokens(self) -> int:

@@ -92,11 +92,12 @@ class Rollout:
                 raise ValueError(f"Inconsistent rollout: {problem}. {self}")
 
     def _inconsistencies(self):
-        t, s, total = self.budget.thinking, self.budget.solution, self.budget.total
+        budget = self.budget
         yield "the prompt is empty", not self.prompt_ids
-        yield "more thinking tokens than the budget", _over(self.thinking_tokens, t)
-        yield "more solution tokens than the budget", _over(self.solution_tokens, s)
-        yield "more tokens than the total budget", _over(self.completion_tokens, total)
+        yield "more thinking tokens than the budget", _over(self.thinking_tokens, budget.thinking)
+        solution_budget = budget.solution_after(self.thinking_tokens)
+        yield "more solution tokens than the budget", _over(self.solution_tokens, solution_budget)
+        yield "more tokens than the total budget", _over(self.completion_tokens, budget.total)
         yield (
             "one log-probability is needed for each sampled token",
             not (len(self.logprobs) == len(self.raw_logprobs) == self.completion_tokens),
@@ -289,7 +290,7 @@ class RolloutBuilder:
         self.solution_ids.append(token)
         if token in self.tokens.eos:
             self.finish_reason = FinishReason.STOP
-        elif len(self.solution_ids) == self.budget.solution or self._spent():
+        elif len(self.solution_ids) == self._solution_budget or self._spent():
             self.finish_reason = FinishReason.LENGTH
 
     def _close_by_force(self):
@@ -302,7 +303,11 @@ class RolloutBuilder:
 
     def _no_solution(self) -> FinishReason | None:
         """`length` when nothing is left for a solution."""
-        return FinishReason.LENGTH if self.budget.solution == 0 or self._spent() else None
+        return FinishReason.LENGTH if self._solution_budget == 0 or self._spent() else None
+
+    @property
+    def _solution_budget(self) -> int:
+        return self.budget.solution_after(len(self.thinking_ids))
 
     def _spent(self) -> bool:
         """Whether the total budget or the context is used up."""

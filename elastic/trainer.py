@@ -114,7 +114,7 @@ class ElasticGRPOTrainer(GRPOTrainer):
                     prompt_ids=prompt,
                 )
         return [
-            args.capped(replace(drawn[tuple(prompt)], **_own_budgets(row)))
+            args.capped(replace(drawn[tuple(prompt)], carry_over=args.carry_over, **_own_budgets(row)))
             for row, prompt in zip(self._rows, prompts, strict=True)
         ]
 

@@ -125,6 +125,23 @@ def test_defect_8_unused_thinking_budget_is_not_carried_over():
     assert (rollout.solution_ids, rollout.finish_reason) == ([8, 8], CUT)
 
 
+@pytest.mark.parametrize(
+    ("script", "budget", "solution_tokens", "finish"),
+    [
+        ([4, 5] + [9] * 20, Budget(6, 2, carry_over=True), 6, CUT),  # 4 of 6 thinking tokens unused
+        ([9, 9, 9, 9, 4, 5] + [9] * 20, Budget(6, 2, carry_over=True), 2, CUT),  # none unused
+        ([9] * 20, Budget(6, 2, carry_over=True), 2, CUT),  # forced: none unused
+        ([4, 5] + [9] * 20, Budget(6, 0, carry_over=True), 4, CUT),  # a solution of unused tokens alone
+        ([4, 5, 9, 1], Budget(6, 2, carry_over=True), 2, STOP),
+        ([4, 5] + [9] * 20, Budget(6, 2, total=5, carry_over=True), 3, CUT),
+        ([4, 5] + [9] * 20, Budget(-1, 3, carry_over=True), 3, CUT),  # no limit leaves nothing over
+    ],
+)
+def test_defect_8_carry_over_is_an_option(script, budget, solution_tokens, finish):
+    rollout = grow(script, budget, context=40)
+    assert (rollout.solution_tokens, rollout.finish_reason) == (solution_tokens, finish)
+
+
 def test_unlimited_thinking_is_never_forced():
     rollout = grow([9] * 500 + [4, 5, 8, 1], Budget(-1, 4), context=600)
     assert (rollout.thinking_stop_reason, rollout.thinking_tokens) == (NATURAL, 502)
