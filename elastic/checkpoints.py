@@ -110,13 +110,14 @@ def claim_output_dir(output_dir: str, identity: dict) -> None:
     record = folder / _RUN
     if record.is_file():
         earlier = json.loads(record.read_text())
-        changed = [name for name in sorted(earlier | identity) if earlier.get(name) != identity.get(name)]
+        # A field that only one of them has is from another version of this program, which a run may outlive.
+        changed = [name for name in sorted(earlier.keys() & identity.keys()) if earlier[name] != identity[name]]
         if changed:
             name = changed[0]
             others = f" (and {', '.join(changed[1:4])})" if changed[1:] else ""
             raise ValueError(
-                f"output_dir {output_dir!r} belongs to another run: {name} was {earlier.get(name)!r} there and is "
-                f"{identity.get(name)!r} now{others}; choose another output_dir, or put the setting back."
+                f"output_dir {output_dir!r} belongs to another run: {name} was {earlier[name]!r} there and is "
+                f"{identity[name]!r} now{others}; choose another output_dir, or put the setting back."
             )
         return
     foreign = [path.name for path in folder.glob("*") if path.name != "wandb"] if folder.is_dir() else []

@@ -315,6 +315,7 @@ def test_an_output_folder_belongs_to_one_run(tmp_path):
     folder = str(tmp_path / "new" / "run")
     claim_output_dir(folder, {"seed": 1, "lr": 0.1})
     claim_output_dir(folder, {"seed": 1, "lr": 0.1})
+    claim_output_dir(folder, {"seed": 1, "added_since": None})
     with pytest.raises(ValueError, match=r"belongs to another run: seed was 1 there and is 2 now; choose"):
         claim_output_dir(folder, {"seed": 2, "lr": 0.1})
     with pytest.raises(ValueError, match=r"lr was 0\.1 there and is 1 now \(and seed\)"):

@@ -209,6 +209,14 @@ def test_an_unlimited_budget_ends_at_max_completion_length(tmp_path):
     assert trainer._metrics["train"]["budget/thinking_cut_rate"] == pytest.approx([len(cut) / len(lengths)])
 
 
+def test_thinking_tokens_that_are_left_may_carry_over(tmp_path):
+    trainer = make_trainer(tmp_path, thinking_token_budget=20, carry_over=True, per_device_train_batch_size=24)
+    sampled_inputs(trainer)
+    natural = [r for r in trainer._rollouts if r.thinking_stop_reason is ThinkingStopReason.NATURAL]
+    assert any(rollout.solution_tokens > 3 for rollout in natural)
+    assert all(rollout.solution_tokens <= 3 for rollout in trainer._rollouts if rollout.forced)
+
+
 def test_no_thinking_at_all(tmp_path):
     trainer = make_trainer(tmp_path, thinking_token_budget=0)
     (update, *_) = recorded_training(trainer)
