@@ -181,16 +181,17 @@ class ElasticGRPOTrainer(GRPOTrainer):
     def _without_idle_rows(self, inputs: dict) -> tuple[dict, torch.Tensor | float]:
         """`inputs` without rows whose gradient is zero, and what the loss must be multiplied with to stay the same.
 
-        A row is idle when its advantage is 0 (its group's rewards are all equal) or all its tokens are masked. One row
-        always stays, so that every process runs a forward pass.
+        A row is idle when its advantage is 0 (its group's rewards are all equal) or all its tokens are masked. As many
+        rows stay on every process, at least one: all of them run a forward pass, and TRL gathers a metric for each row.
         """
         if not self._idle_rows_are_free:
             return inputs, 1.0
         loss_mask_BT = inputs["completion_mask"] * inputs["tool_mask"]
         tokens_B = loss_mask_BT.sum(dim=1)
         kept_B = (inputs["advantages"] != 0) & (tokens_B > 0)
-        if not kept_B.any():
-            kept_B[inputs["completion_mask"].sum(dim=1).argmin()] = True
+        rows = max(1, int(self.accelerator.gather(kept_B.sum()).max()))
+        idle_last_B = torch.where(kept_B, -1, inputs["completion_mask"].sum(dim=1)).argsort()
+        kept_B = torch.zeros_like(kept_B).index_fill(0, idle_last_B[:rows], True)
         share = 1.0
         if self.loss_type == "bnpo":
             share = tokens_B[kept_B].sum() / tokens_B.sum().clamp(min=1)
