@@ -1,7 +1,11 @@
 """The trainer's loss, against one that is written out here from the papers, and against stock TRL."""
 
 import math
+import os
+import subprocess
+import sys
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -321,31 +325,37 @@ def test_a_batch_that_is_all_idle_has_no_gradient(tmp_path, loss_type, reward):
     assert not any(math.isinf(value) for values in metrics.values() for value in values)
 
 
-def test_rewards_normalized_over_the_batch_keep_the_advantages_of_equal_groups(tmp_path):
+def odd_reward(completions, solution_text, **columns):
+    return [2 * (1 - reward) for reward in even_reward(completions, solution_text)]
+
+
+@pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
+def test_equal_sums_are_idle_unless_each_reward_is_normalized_before(tmp_path, aggregation):
     trainer = make_trainer(
         tmp_path,
-        reward_funcs=[hard_or_even_reward, even_reward],
-        multi_objective_aggregation="normalize_then_sum",
+        reward_funcs=[even_reward, odd_reward],
         reward_weights=[1.0, 0.5],
+        multi_objective_aggregation=aggregation,
     )
     inputs = sampled_inputs(trainer)
+    assert trainer._metrics["train"]["reward"] == [1.0] and trainer._metrics["train"]["reward_std"] == [0.0]
+    assert (inputs["advantages"] != 0).any() == (aggregation == "normalize_then_sum")
     ours, stock, *_ = compared_with_stock(trainer, inputs)
     assert_same(ours, stock)
 
 
-@pytest.mark.parametrize("multiple", [None, 16])
-def test_padding_that_no_kept_row_needs_is_trimmed(tmp_path, multiple):
+@pytest.mark.parametrize("kept", [0, 5])
+@pytest.mark.parametrize("multiple", [None, 11])
+def test_padding_that_no_kept_row_needs_is_trimmed(tmp_path, multiple, kept):
     trainer = make_trainer(tmp_path, pad_to_multiple_of=multiple, thinking_token_budget=40, loss_type="grpo")
     inputs = sampled_inputs(trainer)
-    prompts, completions = (inputs[f"{part}_mask"].sum(dim=1) for part in ("prompt", "completion"))
-    kept = int(completions.argmin())
     inputs["advantages"] = torch.zeros(8).index_fill(0, torch.tensor([kept]), 1.5)
     ours, stock, our_shape, stock_shape = compared_with_stock(trainer, inputs)
     assert_same(ours, stock)
-    widths = int(prompts[kept]), int(completions[kept])
+    widths = [int(inputs[f"{part}_mask"][kept].sum()) for part in ("prompt", "completion")]
     step = multiple or 1
     assert our_shape == (1, sum(-(-width // step) * step for width in widths))
-    assert our_shape[1] < stock_shape[1]
+    assert our_shape[1] < stock_shape[1] and (multiple is None or widths[0] % multiple)
 
 
 def test_evaluation_leaves_no_row_out(tmp_path):
@@ -356,3 +366,16 @@ def test_evaluation_leaves_no_row_out(tmp_path):
     with torch.no_grad():
         trainer._compute_loss(trainer.model, inputs)
     assert [rows for rows, _ in seen.shapes] == [24]
+
+
+def test_two_processes_with_different_idle_rows(tmp_path):
+    """TRL gathers a metric for each row: with other numbers of rows on each process, a run would die or hang."""
+    done = subprocess.run(
+        ["torchrun", "--standalone", "--nproc_per_node", "2", "tests/two_processes.py", str(tmp_path)],
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert all(done.stdout.count(f"{loss_type}: 2 updates") == 2 for loss_type in ("grpo", "dapo", "bnpo"))
