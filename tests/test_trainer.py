@@ -198,6 +198,19 @@ def test_the_same_seed_draws_and_samples_the_same_and_another_seed_does_not(tmp_
     assert run("c", 2) != first
 
 
+def test_each_round_samples_anew(tmp_path):
+    problems = write_problems(tmp_path / "problems.jsonl", 2)
+    updates = recorded_training(make_trainer(tmp_path, problems=problems, learning_rate=0.0, max_steps=3))
+    by_prompt = [
+        {prompt: [update.round.rollouts[row].completion_ids for row in rows] for prompt, rows in groups.items()}
+        for update in updates
+        for groups in [groups_of(update.round.rollouts)]
+    ]
+    for prompt in by_prompt[0]:
+        samples = [completion for sampled in by_prompt for completion in sampled[prompt]]
+        assert len(samples) == 12 and len({tuple(completion) for completion in samples}) >= 9
+
+
 def test_an_unlimited_budget_ends_at_max_completion_length(tmp_path):
     trainer = make_trainer(tmp_path, thinking_token_budget=-1, max_completion_length=8, per_device_train_batch_size=24)
     sampled_inputs(trainer)
