@@ -21,7 +21,7 @@ from elastic.nano.tokenizer import make_tokenizer
 from rewards import REWARDS
 
 PROMPT = "<bos> 4 a *4 b +2 ? <think>"
-SHORT = {"concise_steps": 60, "verbose_steps": 1}
+SHORT = {"cold_start_steps": 61, "most_concise_steps": 60}
 SHORT_OPTIONS = [part for name, value in SHORT.items() for part in (f"--{name}", str(value))]
 SMALL_OPTIONS = ["--train_problems", "30", "--test_problems", "10", *SHORT_OPTIONS]
 
@@ -278,7 +278,7 @@ def test_help_needs_no_torch():
         "try:\n    main(['--help'])\nfinally:\n    print('torch' in sys.modules, file=sys.stderr)"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert result.returncode == 0 and "--verbose_steps" in result.stdout
+    assert result.returncode == 0 and "--cold_start_steps" in result.stdout
     assert result.stderr.strip().endswith("False")
 
 

@@ -8,8 +8,8 @@ _SMALLEST = {
     "seed": 0,
     "train_problems": 1,
     "test_problems": 1,
-    "concise_steps": 0,
-    "verbose_steps": 0,
+    "cold_start_steps": 0,
+    "most_concise_steps": 0,
     "batch_tokens": 512,
 }
 
@@ -29,15 +29,16 @@ class NanoArguments:
     test_problems: int = field(
         default=200, metadata={"help": "Problems in test.jsonl; none of them is ever trained on."}
     )
-    concise_steps: int = field(default=400, metadata={"help": "First part of the cold start: steps on concise chains."})
-    verbose_steps: int = field(
-        default=2200, metadata={"help": "Second part: steps on verbose chains, which check and repeat themselves."}
+    cold_start_steps: int = field(default=2700, metadata={"help": "Steps of supervised training, all parts together."})
+    most_concise_steps: int = field(
+        default=1000,
+        metadata={"help": "The first part is on concise chains: it ends when they are learned, at the latest here."},
     )
     batch_tokens: int = field(
         default=512, metadata={"help": "Most tokens in a batch of the cold start, padding included."}
     )
     learning_rate: float = field(
-        default=1.5e-3, metadata={"help": "Peak learning rate of the cold start (AdamW, cosine)."}
+        default=2e-3, metadata={"help": "Peak learning rate of the cold start (AdamW, cosine)."}
     )
 
     def __post_init__(self):
@@ -45,7 +46,7 @@ class NanoArguments:
             if getattr(self, name) < smallest:
                 raise ValueError(f"{name} is {getattr(self, name)}: give a whole number of {smallest} or more.")
         if not 0 < self.learning_rate < 1:
-            raise ValueError(f"learning_rate is {self.learning_rate}: give a number between 0 and 1, such as 1.5e-3.")
+            raise ValueError(f"learning_rate is {self.learning_rate}: give a number between 0 and 1, such as 2e-3.")
 
     @property
     def settings(self) -> dict[str, int | float]:

@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, get_cosine_w
 
 from elastic.nano.arguments import NanoArguments
 from elastic.nano.model import make_model
-from elastic.nano.task import CONCISE, STEPS, VERBOSE, Problem, Verbosity, draw_problem
+from elastic.nano.task import CONCISE_PASSES, STEPS, VERBOSE, Problem, Verbosity, draw_problem
 
 # Share of examples whose chain is cut anywhere and answered with the value reached so far; their solution alone is
 # trained. The model learns no shorter thinking from them, only that a solution follows the end marker wherever it is.
@@ -24,6 +24,10 @@ _IGNORED = -100
 _POOL_EXAMPLES = 128
 _WARM_UP_STEPS = 30
 _SOLUTION_TOKENS = 3
+# Concise chains are learned when their mean loss over the recent steps is below this; whether to go over the chain
+# again, a coin's toss, leaves 0.02 nats a token.
+_LEARNED_LOSS = 0.04
+_RECENT_STEPS = 50
 
 
 class Example(NamedTuple):
@@ -70,19 +74,21 @@ def cold_start(arguments: NanoArguments, tokenizer: PreTrainedTokenizerBase) -> 
     """
     model = make_model(tokenizer, arguments.seed).train()
     rng = random.Random(f"cold start/{arguments.seed}")
-    parts = ((CONCISE, arguments.concise_steps), (VERBOSE, arguments.verbose_steps))
-    steps = sum(count for _, count in parts)
+    concise, verbose = (
+        batches(verbosity, arguments.batch_tokens, tokenizer, rng) for verbosity in (CONCISE_PASSES, VERBOSE)
+    )
+    steps, most_concise_steps = arguments.cold_start_steps, arguments.most_concise_steps
     optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
     schedule = get_cosine_with_min_lr_schedule_with_warmup(optimizer, _WARM_UP_STEPS, steps, min_lr_rate=0.05)
-    losses = []
+    losses: list[float] = []
+    learned = False
     with tqdm(total=steps, desc="cold start", unit="step", mininterval=0.5) as bar:
-        for verbosity, count in parts:
-            data = batches(verbosity, arguments.batch_tokens, tokenizer, rng)
-            for _ in range(count):
-                losses.append(_step(model, *next(data), optimizer))
-                schedule.step()
-                bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
-                bar.update()
+        for step in range(steps):
+            learned = learned or step >= most_concise_steps or _is_learned(losses)
+            losses.append(_step(model, *next(verbose if learned else concise), optimizer))
+            schedule.step()
+            bar.set_postfix(loss=f"{losses[-1]:.3f}", chains="verbose" if learned else "concise", refresh=False)
+            bar.update()
     return model.eval(), losses
 
 
@@ -93,6 +99,11 @@ def _step(model, input_ids_BT, labels_BT, optimizer) -> float:
     optimizer.step()
     optimizer.zero_grad()
     return loss.item()
+
+
+def _is_learned(losses: list[float]) -> bool:
+    recent = losses[-_RECENT_STEPS:]
+    return len(recent) == _RECENT_STEPS and sum(recent) / _RECENT_STEPS < _LEARNED_LOSS
 
 
 def _conversation(problem: Problem, chain: list[str], solution: str) -> list[dict[str, str]]:

@@ -102,6 +102,7 @@ class Verbosity:
 
 
 CONCISE = Verbosity(check_weights=(1,), repeat_weights=(1,))
+CONCISE_PASSES = Verbosity(check_weights=(1,), repeat_weights=(0.5, 0.5))
 VERBOSE = Verbosity()
 
 
