@@ -29,7 +29,7 @@ PROMPTS = {"tiny": 8, "25M": 4}
 
 @dataclass(frozen=True)
 class Case:
-    """Budgets in tokens, and where the policy's own phases end.
+    """Budgets in tokens, a distribution being drawn from for each row, and where the policy's own phases end.
 
     `mean_phase_tokens` is the mean of a phase that no budget cuts, its length being geometric: of the policy's ends 4
     in 5 are end markers and 1 is EOS. None: it samples neither, so that every row spends its budgets.
@@ -58,7 +58,7 @@ CASES = [
     Case("tight", thinking=32, solution=4),
     Case("skewed chains", thinking=256, solution=32, mean_phase_tokens=24),
     Case("skewed budgets", thinking={"log_uniform": [4, 192]}, solution=8),
-    Case("long prompts", thinking=8, solution=4, prompt_tokens=256),
+    Case("long prompts", thinking=8, solution=4, prompt_tokens=128),
 ]
 
 
@@ -87,7 +87,9 @@ class BudgetProcessor(LogitsProcessor):
             scores_BV[rows_B, token] = 0.0
 
 
-def generated_lengths(model: LlamaForCausalLM, prompts: list[list[int]], budgets: list[Budget], seed: int) -> list[int]:
+def generated_lengths(
+    model: LlamaForCausalLM, prompts: list[list[int]], budgets: list[Budget], seed: int, cache: str
+) -> list[int]:
     """The useful tokens of each row of one generate() call."""
     torch.manual_seed(seed)
     width = max(map(len, prompts))
@@ -102,7 +104,7 @@ def generated_lengths(model: LlamaForCausalLM, prompts: list[list[int]], budgets
         temperature=1.0,
         top_k=0,
         top_p=1.0,
-        use_cache=True,
+        cache_implementation=cache,
         pad_token_id=PAD,
         eos_token_id=EOS,
     )
@@ -124,25 +126,27 @@ def engine_lengths(engine: TransformersEngine, prompts: list[list[int]], budgets
     return [rollout.completion_tokens for rollout in engine.generate(prompts, budgets, Sampling(), seed=seed)]
 
 
-def make_sides(model: LlamaForCausalLM, case: Case, prompts: int) -> dict[str, Callable[[int], list[int]]]:
+def make_sides(
+    model: LlamaForCausalLM, case: Case, prompts: int, cache: str = "dynamic"
+) -> dict[str, Callable[[int], list[int]]]:
     """Both sides on the same rows: functions from a seed to the useful tokens of each row."""
     thinking = BudgetDistribution.parse(case.thinking, "thinking")
     solution = BudgetDistribution.parse(case.solution, "solution")
     unique = random_prompts(prompts, case.prompt_tokens, model.config.vocab_size)
     rows = [prompt for prompt in unique for _ in range(case.samples)]
-    budgets = [draw_budget(thinking, solution, seed=0, draw=0, prompt_ids=prompt) for prompt in rows]
+    budgets = [draw_budget(thinking, solution, seed=0, draw=row, prompt_ids=prompt) for row, prompt in enumerate(rows)]
     engine = TransformersEngine(model, TOKENS, pad_token_id=PAD)
     return {
-        "generate": lambda seed: generated_lengths(model, rows, budgets, seed),
+        "generate": lambda seed: generated_lengths(model, rows, budgets, seed, cache),
         "engine": lambda seed: engine_lengths(engine, rows, budgets, seed),
     }
 
 
-def measure(model_name: str, case: Case, prompts: int, rounds: int) -> tuple[list[list[str]], str]:
+def measure(model_name: str, case: Case, prompts: int, rounds: int, cache: str) -> tuple[list[list[str]], str]:
     """The table's rows for one model and case, and the sentence with their ratio."""
     model = random_llama(model_name, case.chances)
     size = parameter_count(model)
-    timed = alternate(make_sides(model, case, prompts), rounds)
+    timed = alternate(make_sides(model, case, prompts, cache), rounds)
     speeds = {side: median(sum(run.result) / run.cpu_s for run in runs) for side, runs in timed.items()}
     rows = [
         [case.name, size, side, str(prompts * case.samples), *_lengths(runs), f"{speeds[side]:.0f}"]
@@ -165,6 +169,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=2, help="how often each side runs (default: 2)")
     parser.add_argument("--model", choices=list(PROMPTS), help="only this one (default: both)")
     parser.add_argument("--case", choices=[case.name for case in CASES], help="only this one (default: all)")
+    parser.add_argument(
+        "--cache",
+        choices=("dynamic", "static"),
+        default="dynamic",
+        help="generate()'s cache (default: dynamic, as its)",
+    )
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     cases = [case for case in CASES if args.case in (None, case.name)]
@@ -172,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.quick:
         cases = [replace(case, samples=4, prompt_tokens=case.prompt_tokens // 4) for case in cases]
         shapes, args.rounds = {"nano": 2}, 1
-    results = [measure(name, case, count, args.rounds) for name, count in shapes.items() for case in cases]
+    results = [measure(name, case, count, args.rounds, args.cache) for name, count in shapes.items() for case in cases]
     header = ["case", "parameters", "side", "rows", "tokens a row", "p50", "p95", "max", "tokens", "tokens a CPU-s"]
     print(*(f"- {case.text}" for case in cases), sep="\n")
     print("", markdown_table(header, [row for rows, _ in results for row in rows]), "", sep="\n")
