@@ -61,7 +61,7 @@ def no_key(tmp_path_factory):
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("NETRC", str(tmp_path_factory.getbasetemp() / "no_netrc"))
         yield patch
-        wandb.finish()
+        wandb.teardown()
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def run(no_key, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tracked")
     options = dict(thinking_token_budget="{choices: [3, 12]}", per_device_train_batch_size=24, max_steps=3)
     train.main(arguments(folder, **options, reward_funcs="trainer_fixtures.even_reward"))
-    wandb.finish()
+    wandb.teardown()  # which waits until the last block is on the disk
     return folder / "run"
 
 
