@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import torch
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+_PR_SET_PDEATHSIG = 1
 _COMPLETE = "elastic_complete.json"
 _RUN = "elastic_run.json"
-# What may differ between the parts of one run: where and how it is watched, not what is learnt.
+# What may differ between the parts of one run: where it is, how it is watched, and when it ends.
 _FREE_FIELDS = {
     *("output_dir", "resume", "max_steps", "num_train_epochs", "project"),
     *("run_name", "report_to", "wandb_project", "wandb_entity", "disable_tqdm", "log_level", "log_level_replica"),
@@ -126,7 +129,10 @@ def claim_output_dir(output_dir: str, identity: dict) -> None:
             f"output_dir {output_dir!r} is not empty and not from a run of this program (it holds "
             f"{sorted(foreign)[0]}): choose another output_dir."
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"output_dir is {output_dir!r}, which cannot be made: {error.strerror}.") from None
     write_beside(record, json.dumps(identity, indent=1))
 
 
@@ -143,6 +149,12 @@ class StepFromCheckpoint(TrainerCallback):
         # The last update of an epoch takes the micro-steps that are left, which may be fewer.
         epochs, updates = divmod(state.global_step, math.ceil(epoch_steps / accumulated))
         self._trainer._step = epochs * epoch_steps + updates * accumulated
+
+
+def stop_with_launcher() -> None:
+    """Get SIGTERM when `accelerate launch` dies, which else leaves the process that it started running (on Linux)."""
+    if sys.platform == "linux" and "ACCELERATE_MIXED_PRECISION" in os.environ:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class SaveOnSigterm(TrainerCallback):

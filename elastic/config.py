@@ -23,6 +23,7 @@ _REFUSED = {
 }
 # TRL's numbers that it divides or multiplies with before it looks at them, each with its least value.
 _LEAST = {
+    "seed": 0,
     "num_generations": 2,
     "per_device_train_batch_size": 1,
     "gradient_accumulation_steps": 1,

@@ -98,13 +98,15 @@ def load_problems(
 
 
 def prompt_token_ids(
-    messages: Sequence[Message], tokenizer, chat_template_kwargs: Mapping[str, Any] | None = None
+    messages: Sequence[Message] | str, tokenizer, chat_template_kwargs: Mapping[str, Any] | None = None
 ) -> list[int]:
-    """The ids of a prompt, as training and evaluation both give it to an engine.
+    """The ids of a prompt, as training and evaluation both give it to an engine; plain text is encoded as it is.
 
     The chat template is applied up to where the assistant speaks; a last message by the assistant is continued. For a
     tokenizer without one, the contents are encoded, a blank line between them, with the tokenizer's special tokens.
     """
+    if isinstance(messages, str):
+        return list(tokenizer.encode(messages))
     if tokenizer.chat_template is None:
         return list(tokenizer.encode("\n\n".join(message["content"] for message in messages)))
     continues = messages[-1]["role"] == "assistant"

@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         incomplete = [cell for cell in evaluation.cells if evaluation.missing_chunks(cell)]
         engine = evaluation.load_engine() if incomplete else None
     tell(evaluation.what_is_there())
+    if kept := set_aside_foreign_results(evaluation):
+        tell(f"results.json there was of another model or other data; it is kept as {kept.name}.")
     measured = []
     for cell in evaluation.cells:
         if cell in incomplete:
@@ -42,6 +44,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_results(evaluation.output_dir, measured)
     print(write_tables(arguments, evaluation.output_dir, measured))
     tell(f"Written to {evaluation.output_dir}: results.json, generations.jsonl, table.md and curve.png.")
+
+
+def set_aside_foreign_results(evaluation) -> Path | None:
+    """Rename a results.json of another model or data set, so that it is not overwritten; returns its new path."""
+    from elastic.results import RESULTS_NAME, read_cells
+
+    results = evaluation.output_dir / RESULTS_NAME
+    if not results.is_file():
+        return None
+    made_by = {(cell["model_fingerprint"], cell["data_fingerprint"]) for cell in read_cells(results)}
+    now = (evaluation.provenance.model_fingerprint, evaluation.provenance.data_fingerprint)
+    if made_by <= {now}:
+        return None
+    kept = results.with_name(f"results-{next(iter(made_by - {now}))[0][:8]}.json")
+    return results.rename(kept)
 
 
 def write_results(output_dir: Path, cells: list[dict]) -> None:

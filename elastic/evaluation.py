@@ -229,6 +229,7 @@ def load_prompts(arguments: EvaluationArguments, tokenizer) -> tuple[list[Row], 
         prompt_suffix=arguments.prompt_suffix,
         system_prompt=arguments.system_prompt,
         limit=arguments.max_problems,
+        drop_malformed_rows=arguments.drop_malformed_rows,
     )
     template = arguments.chat_template_kwargs
     problems, dropped = drop_long_prompts(problems, tokenizer, arguments.max_prompt_length, template)

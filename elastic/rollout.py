@@ -40,14 +40,20 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are sampled, in transformers' words and with its meaning; temperature 0 is greedy decoding."""
+    """How tokens are sampled, in transformers' words and with its meaning; temperature 0 is greedy decoding.
+
+    `top_k` 0 or None and `min_p` 0 or None filter nothing.
+    """
 
     temperature: float = 1.0
     top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
+    top_k: int | None = 0
+    min_p: float | None = 0.0
 
     def __post_init__(self):
+        object.__setattr__(self, "temperature", float(self.temperature))
+        object.__setattr__(self, "top_k", 0 if self.top_k is None else self.top_k)
+        object.__setattr__(self, "min_p", 0.0 if self.min_p is None else self.min_p)
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
             raise ValueError(f"temperature is {self.temperature!r}: give a number of 0 (greedy) or more.")
         if not 0 < self.top_p <= 1:

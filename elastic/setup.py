@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow
 from datasets import Dataset
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from trl import ModelConfig
@@ -32,11 +33,7 @@ def reward_functions(names: list[str] | None, config: ElasticConfig) -> list[Cal
     weights = config.reward_weights
     if weights is not None and len(weights) != len(names):
         raise ValueError(f"reward_weights is {weights}, and reward_funcs is {names}: give one weight for each reward.")
-    functions = [load_reward(name) for name in names]
-    for name, function in zip(names, functions, strict=True):
-        if not callable(function):
-            raise ValueError(f"reward_funcs holds {name!r}, which is {function!r}: give the path of a function.")
-    return functions
+    return [load_reward(name) for name in names]
 
 
 def load_tokenizer(model: ModelConfig, config: ElasticConfig) -> PreTrainedTokenizerBase:
@@ -115,9 +112,16 @@ def training_set(data: DataArguments, tokenizer: PreTrainedTokenizerBase, config
             f"{data.dataset_name} has {len(rows)} problems, and a generation batch needs {needed}: lower "
             f"per_device_train_batch_size or gradient_accumulation_steps, or give more problems."
         )
-    dataset = Dataset.from_list(rows)
+    dataset = _as_dataset(rows, data.dataset_name)
     _check_budget_columns(dataset, data.dataset_name, config)
     return dataset
+
+
+def _as_dataset(rows: list[dict], name: str) -> Dataset:
+    try:
+        return Dataset.from_list(rows)
+    except pyarrow.ArrowException as error:
+        raise ValueError(f"{name} has a column of mixed types: give each column one ({error}).") from None
 
 
 def _check_budget_columns(dataset: Dataset, name: str, config: ElasticConfig) -> None:

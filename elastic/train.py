@@ -15,7 +15,11 @@ from elastic.arguments import BudgetArguments, DataArguments, Parser, RunArgumen
 PROG = "python -m elastic.train"
 SIGTERM_EXIT_CODE = 143
 # Said at every step by the libraries to one another; nothing for the person at the terminal to do.
-_NOISE = ("`is_gradient_checkpointing` is deprecated", "'pin_memory' argument is set as true")
+_NOISE = (
+    "`is_gradient_checkpointing` is deprecated",
+    "`gradient_checkpointing` is deprecated",
+    "'pin_memory' argument is set as true",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,11 +32,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     from trl import ModelConfig, get_peft_config, get_quantization_config
 
     from elastic import setup
-    from elastic.checkpoints import checkpoint_to_resume, claim_output_dir, run_identity
+    from elastic.checkpoints import checkpoint_to_resume, claim_output_dir, run_identity, stop_with_launcher
     from elastic.config import ElasticConfig
+    from elastic.engines.transformers import refuse_unsupported
     from elastic.tracking import start_wandb
     from elastic.trainer import ElasticGRPOTrainer
 
+    stop_with_launcher()
     data, run, model, config = parse((DataArguments, RunArguments, ModelConfig, ElasticConfig), argv, prog=PROG)
     with sentence_on_error(PROG):
         reward_funcs = setup.reward_functions(run.reward_funcs, config)
@@ -51,15 +57,17 @@ def main(argv: Sequence[str] | None = None) -> None:
                 folder=config.output_dir,
             )
 
-    trainer = ElasticGRPOTrainer(
-        model=model.model_name_or_path,
-        reward_funcs=reward_funcs,
-        args=setup.with_model_options(config, model),
-        train_dataset=dataset,
-        processing_class=tokenizer,
-        peft_config=get_peft_config(model),
-        quantization_config=get_quantization_config(model),
-    )
+    with sentence_on_error(PROG):
+        trainer = ElasticGRPOTrainer(
+            model=model.model_name_or_path,
+            reward_funcs=reward_funcs,
+            args=setup.with_model_options(config, model),
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            peft_config=get_peft_config(model),
+            quantization_config=get_quantization_config(model),
+        )
+        refuse_unsupported(trainer.model)
     if checkpoint is not None:
         trainer.say(f"Resuming from {checkpoint}: the data go on in the order that they had.")
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

@@ -53,6 +53,8 @@ class ElasticGRPOTrainer(GRPOTrainer):
     _tag_names = ("trl", "grpo", "elastic-reasoning")
 
     def __init__(self, model, reward_funcs, args: ElasticConfig, train_dataset, **kwargs):
+        if kwargs.get("tools") or kwargs.get("environment_factory"):
+            raise ValueError("tools and environments are not supported: with them TRL ignores what env_mask masks.")
         super().__init__(
             model=model,
             reward_funcs=reward_funcs,

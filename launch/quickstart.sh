@@ -50,7 +50,8 @@ done
 started=$SECONDS
 # A relative folder is relative to where the person stands, the default to the checkout.
 output_dir=${output_dir:-$(dirname "${BASH_SOURCE[0]}")/../outputs/quickstart}
-mkdir -p "$output_dir"
+[ -d "$output_dir" ] || mkdir -p "$output_dir" 2>/dev/null ||
+    refuse "--output_dir is '$output_dir', which cannot be made: give a folder."
 output_dir=$(cd "$output_dir" && pwd)
 if [ -f "$output_dir/seed" ] && [ "$(cat "$output_dir/seed")" != "$seed" ]; then
     refuse "$output_dir holds a run with seed $(cat "$output_dir/seed"), not $seed: choose another --output_dir."

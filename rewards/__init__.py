@@ -29,8 +29,11 @@ def load_reward(name: str) -> Callable:
     if not module:
         raise ValueError(f"There is no reward {name!r}: give one of {', '.join(REWARDS)}, or a function's dotted path.")
     try:
-        return vars(importlib.import_module(module))[function]
-    except ImportError as error:
+        reward = vars(importlib.import_module(module))[function]
+    except (ImportError, TypeError, ValueError) as error:
         raise ValueError(f"The reward {name!r} cannot be imported: {error}.") from None
     except KeyError:
         raise ValueError(f"The reward {name!r} is not there: {module} has no {function!r}.") from None
+    if not callable(reward):
+        raise ValueError(f"The reward {name!r} is {type(reward).__name__}, not a function: give a function's path.")
+    return reward

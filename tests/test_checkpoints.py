@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -341,3 +342,31 @@ def test_where_and_how_a_run_is_watched_does_not_make_it_another():
     first = SimpleNamespace(seed=1, output_dir="a", report_to=["wandb"], max_steps=3, save_steps=2, resume="auto")
     second = SimpleNamespace(seed=1, output_dir="b", report_to=[], max_steps=9, save_steps=4, resume="never")
     assert run_identity(first) == run_identity(second) == {"seed": 1}
+
+
+CHILD = """
+import pathlib, signal, sys, time
+from elastic.checkpoints import stop_with_launcher
+stop_with_launcher()
+signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(sys.argv[1], "terminated").touch(), sys.exit()))
+pathlib.Path(sys.argv[1], "ready").touch()
+time.sleep(60)
+"""
+
+
+def wait_for(path):
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} was not written"
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's signal on the death of a parent is Linux's")
+def test_a_launcher_that_is_killed_has_its_process_stopped(tmp_path):
+    start = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+    environment = os.environ | {"ACCELERATE_MIXED_PRECISION": "no"}
+    launcher = subprocess.Popen([sys.executable, "-c", start, CHILD, str(tmp_path)], env=environment)
+    wait_for(tmp_path / "ready")
+    launcher.kill()
+    launcher.wait()
+    wait_for(tmp_path / "terminated")

@@ -344,3 +344,13 @@ def test_importing_data_is_light():
         "import sys, elastic.data; heavy = {'torch', 'trl', 'datasets', 'pyarrow'} & set(sys.modules); assert not heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_prompt_of_plain_text_is_encoded_as_it_is():
+    class Tokenizer:
+        chat_template = "unused"
+
+        def encode(self, text):
+            return [ord(letter) for letter in text]
+
+    assert prompt_token_ids("ab", Tokenizer()) == [97, 98]

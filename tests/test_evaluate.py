@@ -455,3 +455,25 @@ def test_each_recipe_of_an_evaluation_is_one():
         assert len(grid(parsed)) > 1
         first_line = recipe.read_text().splitlines()[0]
         assert first_line.startswith(f"# python -m elastic.evaluate --config recipes/eval/{recipe.name} ")
+
+
+def test_results_of_another_model_are_kept_beside(arguments, model_dir, tmp_path, capsys):
+    evaluate.main(arguments)
+    first = results(tmp_path / "out")
+    other = tmp_path / "other"
+    shutil.copytree(model_dir, other)
+    weights = {name: 2 * value for name, value in load_file(other / "model.safetensors").items()}
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    evaluate.main([*arguments, "--model_name_or_path", str(other)])
+    kept = tmp_path / "out" / f"results-{first[0]['model_fingerprint'][:8]}.json"
+    assert json.loads(kept.read_text()) == first
+    assert kept.name in capsys.readouterr().err
+    assert results(tmp_path / "out")[0]["model_fingerprint"] != first[0]["model_fingerprint"]
+
+
+def test_malformed_rows_can_be_left_out(arguments, tmp_path):
+    rows = [*PROBLEMS, {"problem": "b", "answer": None, "level": 9}]
+    data = tmp_path / "malformed.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluate.main([*arguments, "--dataset_name", str(data), "--drop_malformed_rows", "true"])
+    assert {cell["n_problems"] for cell in results(tmp_path / "out")} == {len(PROBLEMS)}

@@ -1,3 +1,4 @@
+import re
 import signal
 import subprocess
 import sys
@@ -6,7 +7,7 @@ import threading
 import math_verify
 import pytest
 
-from rewards import REWARDS
+from rewards import REWARDS, load_reward
 from rewards.math_reward import MAX_ANSWER_CHARACTERS, TIMEOUT_S, _parsed_gold, _require_working_grader, last_boxed
 
 math = REWARDS["math"]
@@ -198,3 +199,18 @@ def test_importing_rewards_is_light():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("code", "There is no reward 'code': give one of math, exact, or a function's dotted path."),
+        ("no_such_package.reward", "The reward 'no_such_package.reward' cannot be imported"),
+        ("math.no_such", "The reward 'math.no_such' is not there: math has no 'no_such'."),
+        ("math.pi", "The reward 'math.pi' is float, not a function"),
+        ("..x", "The reward '..x' cannot be imported"),
+    ],
+)
+def test_a_reward_that_is_not_there_is_one_sentence(name, sentence):
+    with pytest.raises(ValueError, match="^" + re.escape(sentence)):
+        load_reward(name)

@@ -137,3 +137,8 @@ def test_the_ends_of_each_range_are_taken():
     for changes in ({"min_p": 1.01}, {"temperature": -1e-9}, {"top_p": -0.5}):
         with pytest.raises(ValueError):
             Sampling(**changes)
+
+
+def test_sampling_takes_none_for_off_and_whole_numbers_for_temperatures():
+    assert Sampling(temperature=2, top_k=None, min_p=None) == Sampling(2.0, 1.0, 0, 0.0)
+    assert isinstance(Sampling(temperature=2).temperature, float)

@@ -105,7 +105,7 @@ BAD_INPUT = [
     (dict(num_generations=3), "generation_batch_size (8) must be divisible by num_generations (3)"),
     (dict(reward_funcs=None), "reward_funcs is not set"),
     (dict(reward_funcs="kindness"), "There is no reward 'kindness'"),
-    (dict(reward_funcs="math.pi"), "reward_funcs holds 'math.pi', which is 3.14"),
+    (dict(reward_funcs="math.pi"), "The reward 'math.pi' is float, not a function"),
     (
         dict(reward_weights="2.0", reward_funcs=None, more=["--reward_funcs", "exact", "math"]),
         "reward_weights is [2.0]",

@@ -38,7 +38,7 @@ class TransformersEngine:
     """
 
     def __init__(self, model, tokens: ReasoningTokens, *, pad_token_id: int, max_batch_tokens: int | None = None):
-        _refuse_unsupported(model)
+        refuse_unsupported(model)
         self.model = model
         self.tokens = tokens
         self.pad_token_id = pad_token_id
@@ -204,7 +204,7 @@ def _forward_parameters(model) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(base.forward).parameters
 
 
-def _refuse_unsupported(model) -> None:
+def refuse_unsupported(model) -> None:
     if found := _unsupported(model):
         raise ValueError(
             f"{model.config.model_type} {found}: the transformers engine samples from decoder-only models whose layers "
