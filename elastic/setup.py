@@ -15,6 +15,7 @@ from elastic.arguments import DataArguments
 from elastic.budget import UNLIMITED, ReasoningTokens
 from elastic.config import ElasticConfig
 from elastic.data import drop_long_prompts, load_problems, prompt_token_ids
+from elastic.model_source import find_model
 from rewards import REWARDS, load_reward
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ def load_tokenizer(model: ModelConfig, config: ElasticConfig) -> PreTrainedToken
     if name is None:
         raise ValueError("model_name_or_path is not set: give a hub id or a model directory.")
     check_model_exists(name)
+    if not Path(name).is_dir():
+        find_model(name, model.model_revision)  # one request, where a tokenizer's many files are each tried again
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             name,
