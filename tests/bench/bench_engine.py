@@ -56,8 +56,8 @@ class Case:
 
 CASES = [
     Case("tight", thinking=32, solution=4),
-    Case("skewed chains", thinking=192, solution=32, mean_phase_tokens=18),
-    Case("skewed budgets", thinking={"log_uniform": [4, 160]}, solution=4),
+    Case("skewed chains", thinking=256, solution=32, mean_phase_tokens=24),
+    Case("skewed budgets", thinking={"log_uniform": [4, 192]}, solution=8),
     Case("long prompts", thinking=8, solution=4, prompt_tokens=128),
 ]
 
