@@ -15,6 +15,8 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from elastic.files import replace_file
+
 _PR_SET_PDEATHSIG = 1
 _COMPLETE = "elastic_complete.json"
 _RUN = "elastic_run.json"
@@ -28,16 +30,10 @@ _FREE_FIELDS = {
 }
 
 
-def write_beside(path: Path, text: str) -> None:
-    """Write a file whole or not at all: beside it, then renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text)
-    beside.replace(path)
-
-
 def mark_complete(output_dir: str, step: int) -> None:
     """Say that every file of the checkpoint of `step` is written."""
-    write_beside(_mark(output_dir, step), json.dumps({"global_step": step}))
+    mark = json.dumps({"global_step": step})
+    replace_file(_mark(output_dir, step), lambda path: path.write_text(mark))
 
 
 def mark_incomplete(output_dir: str, step: int) -> None:
@@ -133,7 +129,7 @@ def claim_output_dir(output_dir: str, identity: dict) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"output_dir is {output_dir!r}, which cannot be made: {error.strerror}.") from None
-    write_beside(record, json.dumps(identity, indent=1))
+    replace_file(record, lambda path: path.write_text(json.dumps(identity, indent=1)))
 
 
 class StepFromCheckpoint(TrainerCallback):

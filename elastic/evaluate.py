@@ -62,7 +62,8 @@ def set_aside_foreign_results(evaluation) -> Path | None:
 
 
 def write_results(output_dir: Path, cells: list[dict]) -> None:
-    from elastic.results import RESULTS_NAME, replace_file
+    from elastic.files import replace_file
+    from elastic.results import RESULTS_NAME
 
     text = json.dumps(cells, indent=1, allow_nan=False) + "\n"
     replace_file(output_dir / RESULTS_NAME, lambda path: path.write_text(text, encoding="utf-8"))
@@ -71,7 +72,8 @@ def write_results(output_dir: Path, cells: list[dict]) -> None:
 def write_tables(arguments: EvaluationArguments, output_dir: Path, cells: list[dict]) -> str:
     """Write table.md and curve.png; returns the table."""
     from elastic.curve import draw_curve
-    from elastic.results import Run, replace_file
+    from elastic.files import replace_file
+    from elastic.results import Run
     from elastic.tables import run_table
 
     run, t_star = Run(arguments.label, cells), arguments.trained_budget

@@ -254,16 +254,17 @@ def check_budgets_fit(
     cells: Sequence[Cell],
 ) -> None:
     """Raises ValueError when the longest prompt leaves a cell's budgets no room in the model's context."""
+    from elastic.engines.transformers import context_length
+
     tokens = reasoning_tokens(arguments, tokenizer)
     config = AutoConfig.from_pretrained(
         source.config_path,
         revision=source.config_revision or "main",
         trust_remote_code=arguments.trust_remote_code,
     ).get_text_config(decoder=True)
-    context = config.max_position_embeddings if hasattr(config, "max_position_embeddings") else None
     longest = tokens.open(max(prompts, key=len))
     for cell in cells:
-        RolloutBuilder(longest, cell.budget, tokens, context)
+        RolloutBuilder(longest, cell.budget, tokens, context_length(config))
 
 
 def provenance_of(arguments: EvaluationArguments, source: ModelSource, problems: Sequence[Row]) -> Provenance:

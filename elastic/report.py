@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from elastic.arguments import sentence_on_error
-from elastic.results import Run, read_runs, replace_file
+from elastic.files import replace_file
+from elastic.results import Run, read_runs
 
 PROG = "python -m elastic.report"
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -123,13 +122,6 @@ def problem_accuracies(run: Run) -> dict[str, dict[str, float]]:
         key: {problem: sum(graded.values()) / len(graded) for problem, graded in problems.items()}
         for key, problems in rewards.items()
     }
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then rename it: a reader of `path` sees the old file or the new one."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    write(beside)
-    beside.replace(path)
 
 
 def _limit(budget: int) -> str:

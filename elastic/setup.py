@@ -15,6 +15,7 @@ from elastic.arguments import DataArguments
 from elastic.budget import UNLIMITED, ReasoningTokens
 from elastic.config import ElasticConfig
 from elastic.data import drop_long_prompts, load_problems, prompt_token_ids
+from elastic.engines.transformers import context_length
 from elastic.model_source import find_model
 from rewards import REWARDS, load_reward
 
@@ -185,9 +186,9 @@ def check_context(
         name, revision=model.model_revision, trust_remote_code=config.trust_remote_code
     )
     text_config = model_config.get_text_config(decoder=True)
-    if not hasattr(text_config, "max_position_embeddings"):
+    context = context_length(text_config)
+    if context is None:
         return
-    context = text_config.max_position_embeddings
     t, s = _largest_budgets(dataset, config)
     rollout = config.max_completion_length if UNLIMITED in (t, s) else t + len(tokens.bridge) + s
     if data.max_prompt_length and data.max_prompt_length + len(tokens.start) + rollout <= context:

@@ -477,3 +477,16 @@ def test_malformed_rows_can_be_left_out(arguments, tmp_path):
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     evaluate.main([*arguments, "--dataset_name", str(data), "--drop_malformed_rows", "true"])
     assert {cell["n_problems"] for cell in results(tmp_path / "out")} == {len(PROBLEMS)}
+
+
+def test_a_longrope_model_is_refused_past_its_original_context_before_it_loads(arguments, model_dir, tmp_path, capsys):
+    """Its keys change their angles there, so that no cache goes on; the engine and this check share one definition."""
+    other = shutil.copytree(model_dir, tmp_path / "longrope")
+    config = json.loads((other / "config.json").read_text())
+    factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 8, **factors}
+    (other / "config.json").write_text(json.dumps(config | {"rope_parameters": rope}))
+    with pytest.raises(SystemExit) as stopped:
+        evaluate.main([*arguments, "--model_name_or_path", str(other)])
+    assert stopped.value.code == 2
+    assert "does not fit the model's context of 8" in capsys.readouterr().err

@@ -44,7 +44,7 @@ class TransformersEngine:
         self.pad_token_id = pad_token_id
         self.device = model.get_input_embeddings().weight.device
         config = model.config.get_text_config(decoder=True)
-        self.context_length = _context_length(config)
+        self.context_length = context_length(config)
         self.max_batch_tokens = max_batch_tokens or _free_batch_tokens(model, config, self.device)
         accepted = _forward_parameters(model)
         self.takes_position_ids = "position_ids" in accepted
@@ -230,7 +230,7 @@ def _unsupported(model) -> str | None:
     return None
 
 
-def _context_length(config) -> int | None:
+def context_length(config) -> int | None:
     """Positions that a rollout may fill; None for a model without a longest context.
 
     longrope turns every key, the cached ones too, by other angles once a sequence is longer than
