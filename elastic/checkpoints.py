@@ -28,6 +28,7 @@ _FREE_FIELDS = {
     *("logging_dir", "logging_steps", "logging_first_step", "logging_strategy", "log_completions"),
     *("num_completions_to_print", "save_steps", "save_strategy", "save_total_limit"),
     *("dataloader_num_workers", "rollout_max_batch_tokens", "max_ungraded_rate"),
+    *("use_cpu", "ddp_backend", "deepspeed", "local_rank"),
 }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 
+import torch
 import yaml
 from trl import GRPOConfig
 
@@ -63,6 +65,7 @@ class ElasticConfig(BudgetArguments, GradingArguments, GRPOConfig):
 
     def __post_init__(self):
         self._check_least()
+        self._join_processes_on_cpu()
         self._resolve()
         self._check_choices()
         self.thinking_token_budget = _as_value(self.thinking_token_budget)
@@ -91,6 +94,20 @@ class ElasticConfig(BudgetArguments, GradingArguments, GRPOConfig):
         """`budget`, ended by `max_completion_length` where one of its phases is unlimited."""
         bounded = UNLIMITED not in (budget.thinking, budget.solution)
         return budget if bounded else replace(budget, total=self.max_completion_length)
+
+    def _join_processes_on_cpu(self):
+        """Tell accelerate what it does not find out by itself, so that each process on a CPU would train alone."""
+        if torch.accelerator.is_available() and not self.use_cpu:
+            return
+        deepspeed = self.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+        if deepspeed and self.use_cpu:
+            raise ValueError(
+                "use_cpu is True, with which accelerate leaves DeepSpeed out: leave it unset, and hide the GPUs, if "
+                "there are any, by CUDA_VISIBLE_DEVICES=''."
+            )
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            self.use_cpu = not deepspeed
+            self.ddp_backend = self.ddp_backend or "gloo"
 
     def _resolve(self):
         """TRL's own checks and derived values; its sentence on groups is given its mend."""

@@ -103,3 +103,9 @@ def test_a_contradiction_is_one_sentence_that_names_it(tmp_path, start):
 )
 def test_checkpoints_between_generation_batches_are_accepted(tmp_path, fields):
     assert config(tmp_path, save_strategy="steps", **fields).save_steps == fields["save_steps"]
+
+
+def test_use_cpu_with_deepspeed_is_refused_since_accelerate_would_leave_it_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(ValueError, match=r"^use_cpu is True, with which accelerate leaves DeepSpeed out: leave it"):
+        config(tmp_path)
