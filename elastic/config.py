@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import torch
 import yaml
+from accelerate import PartialState
+from accelerate.utils import patch_environment
 from trl import GRPOConfig
 
 from elastic.arguments import BudgetArguments, GradingArguments, check_rate
@@ -99,15 +101,21 @@ class ElasticConfig(BudgetArguments, GradingArguments, GRPOConfig):
         """Tell accelerate what it does not find out by itself, so that each process on a CPU would train alone."""
         if torch.accelerator.is_available() and not self.use_cpu:
             return
-        deepspeed = self.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+        launched = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+        deepspeed = launched or self.deepspeed is not None
         if deepspeed and self.use_cpu:
             raise ValueError(
                 "use_cpu is True, with which accelerate leaves DeepSpeed out: leave it unset, and hide the GPUs, if "
                 "there are any, by CUDA_VISIBLE_DEVICES=''."
             )
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            self.use_cpu = not deepspeed
-            self.ddp_backend = self.ddp_backend or "gloo"
+        if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+            return
+        self.use_cpu = not deepspeed
+        self.ddp_backend = self.ddp_backend or "gloo"
+        if deepspeed and not launched:  # TrainingArguments would not hand the backend on
+            with patch_environment(ACCELERATE_USE_DEEPSPEED="true"):
+                PartialState(backend=self.ddp_backend)
+            self.accelerator_config = {**(self.accelerator_config or {}), "use_configured_state": True}
 
     def _resolve(self):
         """TRL's own checks and derived values; its sentence on groups is given its mend."""

@@ -155,10 +155,9 @@ class ElasticGRPOTrainer(GRPOTrainer):
         ]
 
     def rollout_seed(self) -> int:
-        """A seed for this round and process: a resumed run samples what the interrupted one would have."""
+        """A seed for this round: a resumed run samples what the interrupted one would have, on any processes."""
         mode = "train" if self.model.training else "eval"
-        index = self.accelerator.process_index
-        return random.Random(f"{self.args.seed}/{mode}/{self.generation_round}/{index}").getrandbits(63)
+        return random.Random(f"{self.args.seed}/{mode}/{self.generation_round}").getrandbits(63)
 
     def _generate_and_score_completions(self, inputs):
         self._rows = inputs
@@ -372,7 +371,12 @@ def budgeted_rollouts(prompts: list, trainer: ElasticGRPOTrainer) -> dict[str, l
             trainer.start_grading(row, rollout)
 
         rollouts = engine.generate(
-            prompt_ids, budgets, trainer.args.sampling, seed=trainer.rollout_seed(), on_rollout=finish
+            prompt_ids,
+            budgets,
+            trainer.args.sampling,
+            seed=trainer.rollout_seed(),
+            first_row=trainer.accelerator.process_index * len(prompts),
+            on_rollout=finish,
         )
     columns = rollout_columns(rollouts, tokenizer)
     trainer._rollouts = rollouts

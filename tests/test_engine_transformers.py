@@ -198,6 +198,14 @@ def test_rule_9_slices_change_nothing(llama, max_batch_tokens, sampling):
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
 
 
+def test_rule_9_parts_of_a_batch_are_sampled_as_the_whole(llama):
+    prompts, budgets = groups(make_prompts(4), 3), make_budgets(12)
+    whole = engine_of(llama).generate(prompts, budgets, Sampling(), seed=5)
+    for part in (slice(0, 5), slice(5, 12)):
+        sampled = engine_of(llama).generate(prompts[part], budgets[part], Sampling(), seed=5, first_row=part.start)
+        assert sampled_ids(sampled) == sampled_ids(whole[part])
+
+
 def test_rule_9_a_row_does_not_depend_on_the_others(llama):
     prompts, budgets = make_prompts(8), make_budgets(8)
     base = engine_of(llama).generate(prompts, budgets, Sampling(), seed=5)

@@ -58,13 +58,15 @@ class TransformersEngine:
         sampling: Sampling,
         *,
         seed: int = 0,
+        first_row: int = 0,
         on_rollout: Callable[[int, Rollout], None] | None = None,
     ) -> list[Rollout]:
-        """One rollout for each prompt, in order; row i's random stream depends on (seed, i) alone.
+        """One rollout for each prompt, in order; the random stream of row i depends on (seed, first_row + i) alone.
 
         Args:
             prompts: token ids; thinking is opened where a prompt does not open it. Equal ones share their prefill.
             budgets: one for each prompt.
+            first_row: the place of the first prompt in a batch of which other processes sample other parts.
             on_rollout: called with the place and the rollout of each as soon as it has finished, while others go on.
 
         Raises:
@@ -87,7 +89,8 @@ class TransformersEngine:
         self.model.eval()
         try:
             for rows in self._slices(builders):
-                self._decode(rows, builders, Sampler(sampling, seed, rows, self.device), finish)
+                streams = [first_row + row for row in rows]
+                self._decode(rows, builders, Sampler(sampling, seed, streams, self.device), finish)
         finally:
             for module in was_training:
                 module.training = True
