@@ -76,6 +76,7 @@ class Rollout:
         logprobs: log-probability of each policy-sampled token (thinking then solution) under the distribution that it
             was drawn from; nats.
         raw_logprobs: the same under the model's own distribution: temperature 1, nothing filtered; nats.
+            Either is None where the engine does not say.
         tokens: the markers and EOS ids that it was sampled with.
     """
 
@@ -86,8 +87,8 @@ class Rollout:
     budget: Budget
     thinking_stop_reason: ThinkingStopReason
     finish_reason: FinishReason
-    logprobs: Sequence[float]
-    raw_logprobs: Sequence[float]
+    logprobs: Sequence[float] | None
+    raw_logprobs: Sequence[float] | None
     tokens: ReasoningTokens = field(repr=False)
 
     def __post_init__(self):
@@ -104,14 +105,13 @@ class Rollout:
         solution_budget = budget.solution_after(self.thinking_tokens)
         yield "more solution tokens than the budget", _over(self.solution_tokens, solution_budget)
         yield "more tokens than the total budget", _over(self.completion_tokens, budget.total)
-        yield (
-            "one log-probability is needed for each sampled token",
-            not (len(self.logprobs) == len(self.raw_logprobs) == self.completion_tokens),
-        )
-        yield (
-            "a log-probability is positive or not a finite number",
-            not all(-math.inf < logprob <= 1e-6 for logprob in (*self.logprobs, *self.raw_logprobs)),
-        )
+        for logprobs in (self.logprobs, self.raw_logprobs):
+            if logprobs is not None:
+                yield "one log-probability is needed for each sampled token", len(logprobs) != self.completion_tokens
+                yield (
+                    "a log-probability is positive or not a finite number",
+                    not all(-math.inf < logprob <= 1e-6 for logprob in logprobs),
+                )
         yield from self._thinking_inconsistencies()
         yield from self._solution_inconsistencies()
 
@@ -166,8 +166,10 @@ class Rollout:
         return [1] * len(self.thinking_ids) + [0] * len(self.bridge_ids) + [1] * len(self.solution_ids)
 
     @property
-    def completion_logprobs(self) -> list[float]:
+    def completion_logprobs(self) -> list[float] | None:
         """`logprobs` aligned with `completion_ids`; 0.0 where the system inserted, which `env_mask` masks."""
+        if self.logprobs is None:
+            return None
         split = len(self.thinking_ids)
         return [*self.logprobs[:split], *[0.0] * len(self.bridge_ids), *self.logprobs[split:]]
 
@@ -221,8 +223,8 @@ class RolloutBuilder:
         self.thinking_ids: list[int] = []
         self.bridge_ids: list[int] = []
         self.solution_ids: list[int] = []
-        self.logprobs: list[float] = []
-        self.raw_logprobs: list[float] = []
+        self.logprobs: list[float | None] = []
+        self.raw_logprobs: list[float | None] = []
         self.thinking_stop_reason: ThinkingStopReason | None = None
         self.finish_reason: FinishReason | None = None
         self._room = math.inf if context_length is None else context_length - len(self.prompt_ids)
@@ -267,12 +269,25 @@ class RolloutBuilder:
             return self.tokens.bridge[len(self.bridge_ids)]
         return None
 
+    @property
+    def phase_tokens_left(self) -> float:
+        """The most tokens that the policy may sample before its phase is spent; infinite if nothing bounds it."""
+        sampled = len(self.thinking_ids) + len(self.solution_ids)
+        in_thinking = self.thinking_stop_reason is None
+        phase = self.budget.thinking if in_thinking else self._solution_budget
+        left = [self._room - sampled - len(self.bridge_ids)]
+        if phase != UNLIMITED:
+            left.append(phase - len(self.thinking_ids if in_thinking else self.solution_ids))
+        if self.budget.total != UNLIMITED:
+            left.append(self.budget.total - sampled)
+        return min(left)
+
     def insert(self):
         """Take the forced token: it is in the sequence, and in no count, mask or log-probability."""
         self.bridge_ids.append(self.forced_token)
 
-    def sample(self, token: int, logprob: float, raw_logprob: float):
-        """Take a token that the policy sampled."""
+    def sample(self, token: int, logprob: float | None, raw_logprob: float | None):
+        """Take a token that the policy sampled; None for a log-probability that is not known."""
         self.logprobs.append(logprob)
         self.raw_logprobs.append(raw_logprob)
         if self.thinking_stop_reason is None:
@@ -330,8 +345,8 @@ class RolloutBuilder:
             budget=self.budget,
             thinking_stop_reason=self.thinking_stop_reason,
             finish_reason=self.finish_reason,
-            logprobs=self.logprobs,
-            raw_logprobs=self.raw_logprobs,
+            logprobs=None if None in self.logprobs else self.logprobs,
+            raw_logprobs=None if None in self.raw_logprobs else self.raw_logprobs,
             tokens=self.tokens,
         )
 

@@ -1,0 +1,151 @@
+"""Rollouts from engines that are asked for tokens by request, in this process or over HTTP.
+
+A rollout is one request for its thinking and one for its solution, the second sent as soon as its own thinking has
+ended: no row waits for another. RolloutBuilder decides what every token means, as it does for the other engine.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from elastic.budget import Budget, ReasoningTokens, count_marker
+from elastic.rollout import Rollout, RolloutBuilder, Sampling
+
+OnRollout = Callable[[int, Rollout], None]
+_MOST_TOKENS = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to sample next for one rollout: at most `max_tokens` after `prompt_ids`, up to one of `stop_token_ids`.
+
+    `thinking_token_budget`, where it is not None, asks the engine to close the thinking itself (see `one_pass`).
+    """
+
+    prompt_ids: list[int]
+    max_tokens: int
+    stop_token_ids: list[int]
+    seed: int
+    thinking_token_budget: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The ids that followed, a stop token included, and the log-probability of each; None where it is not known.
+
+    `raw_logprobs` are under the model's own distribution, `logprobs` under the one that was sampled from.
+    """
+
+    token_ids: Sequence[int]
+    logprobs: Sequence[float] | None = None
+    raw_logprobs: Sequence[float] | None = None
+
+
+class RequestedRollouts:
+    """The rollouts of one call of `generate`, each grown by the answers to its own requests.
+
+    Args:
+        prompts: token ids; thinking is opened where a prompt does not open it.
+        budgets: one for each prompt.
+        one_pass: let the engine close the thinking itself where it can, so that one request serves both phases. What
+            it sampled beyond the solution budget is dropped.
+        on_rollout: called with the place and the rollout of each as soon as it has finished.
+
+    Raises:
+        ValueError: a prompt with its budget does not fit the model's context.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        budgets: Sequence[Budget],
+        tokens: ReasoningTokens,
+        *,
+        context_length: int | None,
+        seed: int,
+        one_pass: bool = False,
+        on_rollout: OnRollout | None = None,
+    ):
+        self._tokens = tokens
+        self._builders = [
+            RolloutBuilder(tokens.open(prompt), budget, tokens, context_length)
+            for prompt, budget in zip(prompts, budgets, strict=True)
+        ]
+        self._seeds = [random.Random(f"{seed}/{row}") for row in range(len(self._builders))]
+        self._one_pass = one_pass and tokens.bridge == tokens.end
+        self._closed_by_engine: set[int] = set()
+        self._on_rollout = on_rollout
+        self._rollouts: dict[int, Rollout] = {}
+
+    def next_request(self, row: int) -> Request | None:
+        """What to ask for next; None when the rollout has finished, which is then told to `on_rollout`."""
+        builder = self._builders[row]
+        while not builder.finished and builder.forced_token is not None:
+            builder.insert()
+        if builder.finished:
+            self._rollouts[row] = builder.build()
+            if self._on_rollout is not None:
+                self._on_rollout(row, self._rollouts[row])
+            return None
+        thinks = builder.thinking_stop_reason is None
+        prompt_ids = [*builder.prompt_ids, *builder.thinking_ids, *builder.bridge_ids, *builder.solution_ids]
+        seed = self._seeds[row].getrandbits(31)
+        eos = sorted(self._tokens.eos)
+        stops = sorted({*eos, self._tokens.end[-1]}) if thinks else eos
+        if not self._one_pass:
+            return Request(prompt_ids, _whole(builder.phase_tokens_left), stops, seed)
+        if thinks and builder.budget.thinking > 0:
+            self._closed_by_engine.add(row)
+            budget = builder.budget.thinking + self._prefilled(builder.prompt_ids)
+            return Request(prompt_ids, _whole(builder.most_new_tokens), eos, seed, thinking_token_budget=budget)
+        # vLLM 0.32 applies the budget of a row that has left to one that comes in its place without a budget.
+        return Request(prompt_ids, _whole(builder.phase_tokens_left), stops, seed, thinking_token_budget=_MOST_TOKENS)
+
+    def _prefilled(self, prompt_ids: Sequence[int]) -> int:
+        """Tokens of the prompt after its last start marker, which vLLM counts as thinking."""
+        start = self._tokens.start
+        ends = (end for end in range(len(prompt_ids), 0, -1) if tuple(prompt_ids[end - len(start) : end]) == start)
+        return len(prompt_ids) - next(ends)
+
+    def take(self, row: int, answer: Answer) -> None:
+        """Take what a request has given, as far as the rules of a rollout let it be used; the rest is dropped.
+
+        Raises:
+            RuntimeError: the engine gave no token.
+        """
+        if not answer.token_ids:
+            raise RuntimeError("The engine gave no token for a request that allowed one or more.")
+        builder, unknown = self._builders[row], [None] * len(answer.token_ids)
+        closed_by_engine = row in self._closed_by_engine
+        self._closed_by_engine.discard(row)
+        columns = (answer.token_ids, answer.logprobs or unknown, answer.raw_logprobs or unknown)
+        for token, logprob, raw_logprob in zip(*columns, strict=True):
+            forced = builder.forced_token
+            if builder.finished or (forced is not None and forced != token):
+                return
+            if forced is not None:
+                builder.insert()
+                continue
+            builder.sample(token, logprob, raw_logprob)
+            if closed_by_engine and count_marker(builder.solution_ids, self._tokens.start):
+                return  # it would close what is re-opened here too
+
+    def finished(self) -> list[Rollout]:
+        """The rollouts, in the order of their prompts."""
+        return [self._rollouts[row] for row in range(len(self._builders))]
+
+    def __len__(self) -> int:
+        return len(self._builders)
+
+
+def is_raw(sampling: Sampling) -> bool:
+    """Whether what is sampled from is the model's own distribution, or its mode."""
+    filtered = sampling.top_p < 1 or sampling.top_k or sampling.min_p
+    return sampling.temperature == 0 or (sampling.temperature == 1 and not filtered)
+
+
+def _whole(tokens: float) -> int:
+    return _MOST_TOKENS if math.isinf(tokens) else int(tokens)
