@@ -148,7 +148,7 @@ class MarkerArguments:
 
 @dataclass
 class BudgetArguments(MarkerArguments):
-    """The budgets of a rollout, and what marks its phases."""
+    """The budgets of a rollout, what marks its phases, and what rollouts of different lengths cost."""
 
     thinking_token_budget: dict | str | int | None = field(
         default=-1,
@@ -181,6 +181,14 @@ class BudgetArguments(MarkerArguments):
         metadata={
             "help": "Most tokens of KV cache that one slice of rollouts may need; larger batches are sampled slice by "
             "slice. Unset, from the memory that is free."
+        },
+    )
+    length_aware_micro_batches: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Order the rows of an update by length, so that each micro-batch is padded to its own longest row. "
+            "Unset, where the update stays the same: not with loss_type bnpo, entropy_coef, top_entropy_quantile or a "
+            "router's loss."
         },
     )
 

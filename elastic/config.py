@@ -13,6 +13,7 @@ from trl import GRPOConfig
 
 from elastic.arguments import BudgetArguments, GradingArguments, check_rate
 from elastic.budget import UNLIMITED, Budget, BudgetDistribution
+from elastic.micro_batches import term_of_the_micro_batch
 from elastic.rollout import Sampling
 
 # TRL's options that a budgeted rollout has no meaning for yet, with what to do instead.
@@ -78,6 +79,7 @@ class ElasticConfig(BudgetArguments, GradingArguments, GRPOConfig):
             raise ValueError(f"temperature is {self.temperature}: GRPO compares different samples, so it must be > 0.")
         self.sampling  # noqa: B018  (Sampling checks the four values)
         self._check_saving()
+        self._check_micro_batches()
         check_rate(self.max_ungraded_rate, "max_ungraded_rate")
 
     @property
@@ -160,6 +162,14 @@ class ElasticConfig(BudgetArguments, GradingArguments, GRPOConfig):
         for name, (neutral, mend) in _REFUSED.items():
             if values[name] != neutral:
                 raise ValueError(f"{name} is {values[name]!r}, which budgeted rollouts do not support: {mend}.")
+
+    def _check_micro_batches(self):
+        term = term_of_the_micro_batch(self)
+        if self.length_aware_micro_batches and term is not None:
+            raise ValueError(
+                f"length_aware_micro_batches is true, but with {term} the loss depends on which rows share a "
+                f"micro-batch: leave length_aware_micro_batches unset, or change that."
+            )
 
     def _check_saving(self):
         if self.save_only_model:

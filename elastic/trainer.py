@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -38,12 +39,17 @@ from elastic.grading import (
     ungraded_reason,
 )
 from elastic.metrics import budget_metrics, summed_rewards
+from elastic.micro_batches import (
+    moving_rows,
+    ordered_by_length,
+    term_of_the_micro_batch,
+    trimmed,
+    without_idle_rows,
+)
 from elastic.progress import TrainingProgress
 from elastic.rollout import Rollout, rollout_columns, segment_texts
 from elastic.tracking import WandbMetrics
 
-# Losses that sum over rows and divide by a number of tokens fixed beforehand: leaving a row of zeros out is exact.
-_LOSSES_WITH_FIXED_NORMALIZER = {"dapo", "cispo", "vespo"}
 # Columns of the table of rollouts that are not for a reward to write.
 _TABLE_COLUMNS = {"step", "prompt", "completion", "advantage", "thinking", "solution", "thinking_stop_reason"}
 
@@ -57,6 +63,7 @@ class ElasticGRPOTrainer(GRPOTrainer):
     - `_generate_and_score_completions` notes the rows, whose columns may hold budgets, and logs the budget metrics
     - `_calculate_rewards` stops the run when a reward fails, leaves out rows that one of the rewards could not grade
       and stops when they are many, applies `solution_truncated_reward: zero`, and keeps the rewards for those metrics
+    - `_prepare_inputs` orders the rows of an update by length before they are cut into micro-batches
     - `_compute_loss` leaves out rows that cannot move the policy, and padding that no remaining row needs
     - `training_step` times the update without the rollouts; `log` writes no empty table of rollouts
     - `_get_train_sampler`, `_run_epoch`, `_save_checkpoint` and two callbacks make a resumed run see the data it would
@@ -119,6 +126,7 @@ class ElasticGRPOTrainer(GRPOTrainer):
         self._rows: list[dict] = []
         self._rollouts: list[Rollout] = []
         self._rewards_per_func = torch.empty(0)
+        self._orders_by_length = self._is_exact_in_any_order(args)
         self._sampling_seconds = 0.0
         self._reward_seconds = 0.0
         self._update_seconds = 0.0
@@ -254,30 +262,36 @@ class ElasticGRPOTrainer(GRPOTrainer):
             except GradingError as error:  # said with the failures of the rewards, where all processes meet
                 self._failures.append(str(error))
 
+    def _prepare_inputs(self, generation_batch):
+        buffered = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if not self._orders_by_length or not self.model.training or self._buffered_inputs is buffered:
+            return inputs
+        # Micro-batches that are sure to be in one update, whichever of the two numbers is the larger.
+        together = math.gcd(self.args.steps_per_generation, self.args.gradient_accumulation_steps)
+        self._buffered_inputs = ordered_by_length(
+            self._buffered_inputs, together, idle_rows_are_free=self._idle_rows_are_free
+        )
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def _is_exact_in_any_order(self, args: ElasticConfig) -> bool:
+        if self.aux_loss_enabled and args.length_aware_micro_batches:
+            raise ValueError(
+                f"length_aware_micro_batches is true, but the router's loss (router_aux_loss_coef "
+                f"{self.router_aux_loss_coef}) depends on which rows share a micro-batch: leave it unset, or set "
+                f"router_aux_loss_coef to 0."
+            )
+        wanted = args.length_aware_micro_batches is not False
+        return wanted and not self.aux_loss_enabled and term_of_the_micro_batch(args) is None
+
     def _compute_loss(self, model, inputs):
-        inputs, share = self._without_idle_rows(inputs)
-        return super()._compute_loss(model, inputs) * share
-
-    def _without_idle_rows(self, inputs: dict) -> tuple[dict, torch.Tensor | float]:
-        """`inputs` without rows whose gradient is zero, and what the loss must be multiplied with to stay the same.
-
-        A row is idle when its advantage is 0 (its group's rewards are all equal) or all its tokens are masked. As many
-        rows stay on every process, at least one: all of them run a forward pass, and TRL gathers a metric for each row.
-        """
-        if not self._idle_rows_are_free:
-            return inputs, 1.0
-        loss_mask_BT = inputs["completion_mask"] * inputs["tool_mask"]
-        tokens_B = loss_mask_BT.sum(dim=1)
-        kept_B = (inputs["advantages"] != 0) & (tokens_B > 0)
-        rows = max(1, int(self.accelerator.gather(kept_B.sum()).max()))
-        idle_last_B = torch.where(kept_B, -1, inputs["completion_mask"].sum(dim=1)).argsort()
-        kept_B = torch.zeros_like(kept_B).index_fill(0, idle_last_B[:rows], True)
         share = 1.0
-        if self.loss_type == "bnpo":
-            share = tokens_B[kept_B].sum() / tokens_B.sum().clamp(min=1)
-        elif self.loss_type not in _LOSSES_WITH_FIXED_NORMALIZER:
-            share = kept_B.float().mean()
-        return _trimmed(_select_rows(inputs, kept_B), self.pad_to_multiple_of or 1), share
+        if self._idle_rows_are_free:
+            rows = max(1, int(self.accelerator.gather(moving_rows(inputs).sum()).max()))
+            inputs, share = without_idle_rows(inputs, rows, self.loss_type)
+        if self._idle_rows_are_free or (self.model.training and self._orders_by_length):
+            inputs = trimmed(inputs, self.pad_to_multiple_of or 1)
+        return super()._compute_loss(model, inputs) * share
 
     @property
     def _idle_rows_are_free(self) -> bool:
@@ -415,25 +429,3 @@ def _tokenized(prompts: list, trainer: ElasticGRPOTrainer) -> list[list[int]]:
         if (key := repr(prompt)) not in seen:
             seen[key] = prompt_token_ids(prompt, trainer._tokenizer, trainer.chat_template_kwargs)
     return [seen[repr(prompt)] for prompt in prompts]
-
-
-def _select_rows(inputs: dict, kept_B: torch.Tensor) -> dict:
-    rows = len(kept_B)
-    return {
-        name: value[kept_B] if isinstance(value, torch.Tensor) and value.dim() and len(value) == rows else value
-        for name, value in inputs.items()
-    }
-
-
-def _trimmed(inputs: dict, multiple: int) -> dict:
-    """`inputs` without columns of prompt and completion that are padding in every row; widths stay multiples."""
-    prompt_start = int(inputs["prompt_mask"].any(dim=0).int().argmax()) // multiple * multiple
-    width = inputs["completion_mask"].shape[1]
-    end = width - int(inputs["completion_mask"].any(dim=0).flip(0).int().argmax()) // multiple * multiple
-    trimmed = dict(inputs)
-    for name, value in inputs.items():
-        if name in ("prompt_ids", "prompt_mask"):
-            trimmed[name] = value[:, prompt_start:]
-        elif isinstance(value, torch.Tensor) and value.dim() == 2 and value.shape[1] == width:
-            trimmed[name] = value[:, :end]
-    return trimmed

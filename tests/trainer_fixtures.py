@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
 import torch
 from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from trl import GRPOTrainer
 
 from elastic.config import ElasticConfig
 from elastic.data import load_problems
@@ -158,6 +161,47 @@ def sampled_inputs(trainer: ElasticGRPOTrainer) -> dict:
     trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
     batch = next(iter(trainer.get_train_dataloader()))
     return trainer._generate_and_score_completions(batch)
+
+
+def micro_batches(trainer: GRPOTrainer, inputs: dict, prepare: Callable) -> list[dict]:
+    """What `prepare` (a `_prepare_inputs`) hands to the loss, micro-step by micro-step, up to the end of an update.
+
+    Every generation batch is `inputs`, and shuffled by TRL in the same way.
+    """
+    args = trainer.args
+    steps = math.lcm(args.steps_per_generation * args.num_iterations, args.gradient_accumulation_steps)
+    trainer._generate_and_score_completions = lambda batch: dict(inputs)
+    trainer._buffered_inputs, batches = None, []
+    torch.manual_seed(3)
+    try:
+        for trainer._step in range(steps):
+            batches.append(prepare([]))
+    finally:
+        trainer._step, trainer._buffered_inputs = 0, None
+        del trainer._generate_and_score_completions
+    return batches
+
+
+def update_gradients(trainer: GRPOTrainer, batches: list[dict], compute_loss: Callable) -> list[torch.Tensor]:
+    """Each update's gradient, all parameters in a row: summed over its micro-batches, the mean of the processes."""
+    accumulated, gradients = trainer.args.gradient_accumulation_steps, []
+    for start in range(0, len(batches), accumulated):
+        trainer.model.zero_grad()
+        for batch in batches[start : start + accumulated]:
+            compute_loss(trainer.model, batch).backward()
+        gradient = torch.cat([weight.grad.flatten() for weight in trainer.model.parameters()])
+        gradients.append(trainer.accelerator.reduce(gradient, reduction="mean"))
+    return gradients
+
+
+def updates_of_ours_and_of_stock(trainer: ElasticGRPOTrainer, inputs: dict) -> tuple[list, list]:
+    """The gradients of the updates on one scored generation batch, by our trainer and by TRL's."""
+    stock = partial(GRPOTrainer._prepare_inputs, trainer), partial(GRPOTrainer._compute_loss, trainer)
+    ours = trainer._prepare_inputs, trainer._compute_loss
+    return tuple(
+        update_gradients(trainer, micro_batches(trainer, inputs, prepare), compute_loss)
+        for prepare, compute_loss in (ours, stock)
+    )
 
 
 def rollouts_by_ids(rollouts: Iterable[Rollout]) -> dict[tuple, Rollout]:
