@@ -1,5 +1,6 @@
 """The launch files: scripts that answer at once when they are misused, and configurations that accelerate takes."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -7,11 +8,29 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = [*sorted((ROOT / "launch").glob("*.sh")), ROOT / ".ci" / "run"]
 CONFIGS = sorted((ROOT / "launch").glob("*.yaml"))
+DEEPSPEED_FIELDS = {
+    "deepspeed_multinode_launcher",
+    "zero_stage",
+    "offload_optimizer_device",
+    "offload_param_device",
+    "zero3_init_flag",
+    "zero3_save_16bit_model",
+}
+ZERO_STAGES = {
+    "zero1.yaml": 1,
+    "zero2.yaml": 2,
+    "zero3.yaml": 3,
+    "zero3_offload.yaml": 3,
+    "multinode_zero3.yaml": 3,
+    "cpu_zero2.yaml": 2,
+    "cpu_zero3.yaml": 3,
+}
 
 
 def run(*command, cwd=ROOT, **environment):
@@ -22,7 +41,9 @@ def run(*command, cwd=ROOT, **environment):
 
 def test_finds_the_launch_files():
     assert {"environment.sh", "quickstart.sh", "test.sh", "run"} <= {path.name for path in SCRIPTS}
-    assert {"cpu.yaml", "single_gpu.yaml"} <= {path.name for path in CONFIGS}
+    assert {"cpu.yaml", "single_gpu.yaml", "ddp.yaml", "multinode_zero3.yaml", *ZERO_STAGES} == {
+        path.name for path in CONFIGS
+    }
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -46,6 +67,36 @@ def test_where_the_configurations_run():
     cpu, gpu = (load_config_from_file(str(ROOT / "launch" / name)) for name in ("cpu.yaml", "single_gpu.yaml"))
     assert (cpu.use_cpu, cpu.num_processes, cpu.mixed_precision) == (True, 1, "no")
     assert (gpu.use_cpu, gpu.num_processes, gpu.mixed_precision) == (False, 1, "bf16")
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
+def test_a_configuration_says_where_to_run_and_nothing_of_how_to_learn(config):
+    launch = yaml.safe_load(config.read_text())
+    where = {"compute_environment", "distributed_type", "use_cpu", "mixed_precision", "num_machines", "num_processes"}
+    nodes = {"machine_rank", "main_process_port", "rdzv_backend", "deepspeed_config"}
+    assert launch.keys() <= where | nodes
+    assert launch.get("deepspeed_config", {}).keys() <= DEEPSPEED_FIELDS
+    assert launch["num_processes"] % launch["num_machines"] == 0
+    assert launch["mixed_precision"] == ("no" if launch["use_cpu"] else "bf16")
+
+
+@pytest.mark.parametrize("name", ZERO_STAGES)
+def test_the_stages_of_deepspeed(name):
+    launch = yaml.safe_load((ROOT / "launch" / name).read_text())
+    deepspeed = launch["deepspeed_config"]
+    assert launch["distributed_type"] == "DEEPSPEED" and deepspeed["zero_stage"] == ZERO_STAGES[name]
+    assert ("zero3_save_16bit_model" in deepspeed) == (ZERO_STAGES[name] == 3)
+    offloaded = {deepspeed["offload_optimizer_device"], deepspeed["offload_param_device"]}
+    assert offloaded == ({"cpu"} if name == "zero3_offload.yaml" else {"none"})
+
+
+def test_the_json_for_the_launcher_of_deepspeed_leaves_every_hyperparameter_to_the_recipe():
+    given = json.loads((ROOT / "launch" / "deepspeed_zero3.json").read_text())
+    assert given["zero_optimization"] == {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}
+    hyperparameters = {
+        name: value for name, value in given.items() if name not in ("zero_optimization", "steps_per_print")
+    }
+    assert {str(value) for value in hyperparameters.values()} == {"auto", "{'enabled': 'auto'}"}
 
 
 def test_accelerate_launches_on_the_cpu_without_a_warning(tmp_path):

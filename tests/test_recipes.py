@@ -79,6 +79,7 @@ def test_an_evaluation_recipe_parses(recipe):
 def test_the_first_line_launches_this_recipe(recipe):
     options = launch_command_parser().parse_args(launch_command(recipe)[2:])
     assert options.module and options.training_script == "elastic.train"
+    assert fields(recipe.stem)["resume"] == "auto"
     assert options.training_script_args[:2] == ["--config", f"recipes/{recipe.name}"]
     named = re.findall(r"launch/\S+", recipe.read_text().splitlines()[0])
     assert all((ROOT / name).is_file() for name in named)
