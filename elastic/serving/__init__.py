@@ -1,0 +1,1 @@
+"""Separate budgets for thinking and solution from a served model: a plug-in of vLLM, and the rules that it follows."""

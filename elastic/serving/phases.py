@@ -1,0 +1,212 @@
+"""Where a served answer stands between its thinking and its solution budget, worked out from its tokens alone.
+
+The rules are those of elastic.rollout, in two forms: `RequestPhases` follows the list of one request's tokens,
+`BatchPhases` follows many requests whose tokens are on the device. Nothing here imports vLLM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from elastic.budget import UNLIMITED, validated_budget
+
+_NEVER = 2**31 - 1
+_NONE = -1
+_UNDECIDED, _NO_THINKING = -1, -2
+
+
+@dataclass(frozen=True, slots=True)
+class Markers:
+    """Token ids of the start marker, of the end marker, and of what is inserted when the thinking budget is spent."""
+
+    start: tuple[int, ...]
+    end: tuple[int, ...]
+    bridge: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestBudgets:
+    """What one request asks for: budgets in tokens, -1 for no limit, and the id that ends a solution that is cut."""
+
+    thinking: int
+    solution: int
+    stop_token_id: int | None
+
+    @classmethod
+    def read(cls, arguments: Mapping[str, object] | None) -> RequestBudgets | None:
+        """The budgets among a request's extra arguments; None where there are none.
+
+        Raises:
+            ValueError: names the argument, its value and the mend.
+        """
+        arguments = arguments or {}
+        thinking, solution, stop = (arguments.get(name) for name in BUDGET_ARGUMENTS)
+        if thinking is solution is stop is None:
+            return None
+        if stop is not None and (solution is None or isinstance(stop, bool) or not isinstance(stop, int) or stop < 0):
+            raise ValueError(
+                f"solution_stop_token_id is {stop!r}: give the id of a token, beside a solution_token_budget."
+            )
+        return cls(
+            validated_budget(thinking, "thinking_token_budget"),
+            validated_budget(solution, "solution_token_budget"),
+            stop,
+        )
+
+
+BUDGET_ARGUMENTS = ("thinking_token_budget", "solution_token_budget", "solution_stop_token_id")
+
+
+class RequestPhases:
+    """The phases of one request, whose output is read anew from `output_ids`, the engine's own list, at each call."""
+
+    def __init__(self, markers: Markers, budgets: RequestBudgets, prompt_ids: Sequence[int], output_ids: list[int]):
+        self._start, self._end, self._bridge = list(markers.start), list(markers.end), markers.bridge
+        self._budgets = budgets
+        self._output_ids = output_ids
+        prompt_ids = list(prompt_ids)
+        opened = _last(prompt_ids, self._start) > _last(prompt_ids, self._end)
+        # Lengths of the output at which the thinking and the solution begin; None while that is open.
+        self._thinking_from: int | None = 0 if opened else None
+        self._solution_from: int | None = None
+        self._next_length = 0
+
+    def forced_token(self) -> int | None:
+        """The token that must come next; None where the model samples."""
+        length = len(self._output_ids)
+        while self._solution_from is None and self._next_length <= length:
+            self._look_at(self._next_length)
+            self._next_length += 1
+        if self._solution_from is None:
+            return None
+        if length < self._solution_from:
+            return self._bridge[length - self._solution_from]
+        solution = self._budgets.solution
+        return self._budgets.stop_token_id if UNLIMITED < solution <= length - self._solution_from else None
+
+    def _look_at(self, length: int) -> None:
+        """Whether the first `length` tokens of the output open or close the thinking."""
+        ids = self._output_ids
+        if self._thinking_from is None:
+            if ids[:length] != self._start[:length]:
+                self._solution_from = 0
+                return
+            if length < len(self._start):
+                return
+            self._thinking_from = length
+        thinking_tokens = length - self._thinking_from
+        if thinking_tokens >= len(self._end) and ids[length - len(self._end) : length] == self._end:
+            self._solution_from = length
+        elif thinking_tokens == self._budgets.thinking:
+            self._solution_from = length + len(self._bridge)
+
+
+def _last(ids: list[int], marker: list[int]) -> int:
+    """Where `marker` occurs last in `ids`; -1 where it does not."""
+    places = range(len(ids) - len(marker), -1, -1)
+    return next((place for place in places if ids[place : place + len(marker)] == marker), -1)
+
+
+class BatchPhases:
+    """The phases of many requests, each in a slot of its own (S slots), without a wait for the device.
+
+    Positions count from the start of the prompt. Kept of each slot: the budgets, where the thinking begins if the
+    prompt opens it, and where the first end marker of the thinking ends.
+    """
+
+    def __init__(self, markers: Markers, slots: int, device: torch.device):
+        self._device = device
+        self._start, self._end, self._bridge = map(self._tensor, (markers.start, markers.end, markers.bridge))
+        # Columns: thinking budget, solution budget, stop token.
+        self._budgets_S3 = self._tensor([(UNLIMITED, UNLIMITED, _NONE)] * slots)
+        self._thinking_from_S = torch.full((slots,), _UNDECIDED, device=device)
+        self._end_S = torch.full((slots,), _NEVER, device=device)
+
+    def _tensor(self, values) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.long).to(self._device, non_blocking=True)
+
+    def admit(
+        self,
+        budgets: Mapping[int, RequestBudgets],
+        tokens_SL: torch.Tensor,
+        prompt_S: torch.Tensor,
+        total_S: torch.Tensor,
+    ) -> None:
+        """Take requests into slots, as if each slot were new; the output that a resumed request brings counts.
+
+        Args:
+            budgets: by slot.
+            tokens_SL: prompt and output of each slot.
+            prompt_S, total_S: tokens of the prompt, and of prompt and output.
+        """
+        slots_N = self._tensor(list(budgets))
+        rows = [
+            (of.thinking, of.solution, _NONE if of.stop_token_id is None else of.stop_token_id)
+            for of in budgets.values()
+        ]
+        self._budgets_S3[slots_N] = self._tensor(rows)
+        ids_NL, prompt_N, total_N = tokens_SL[slots_N], prompt_S[slots_N].long(), total_S[slots_N].long()
+        last_start_N = _places(ids_NL, self._start, most=prompt_N).amax(dim=1)
+        last_end_N = _places(ids_NL, self._end, most=prompt_N).amax(dim=1)
+        self._thinking_from_S[slots_N] = torch.where(last_start_N > last_end_N, prompt_N, _UNDECIDED)
+        thinking_from_N = self._open(slots_N, tokens_SL, prompt_N, total_N)
+        ends_NL = _places(ids_NL, self._end, most=total_N)
+        inside_NL = (thinking_from_N[:, None] >= 0) & (ends_NL >= thinking_from_N[:, None])
+        self._end_S[slots_N] = torch.where(inside_NL, ends_NL + len(self._end), _NEVER).amin(dim=1)
+
+    def forced_tokens(
+        self, slots_B: torch.Tensor, tokens_SL: torch.Tensor, prompt_S: torch.Tensor, total_S: torch.Tensor
+    ) -> torch.Tensor:
+        """[B] the token that must come next in each of `slots_B`, -1 where the model samples; to be called at each."""
+        prompt_B, total_B = prompt_S[slots_B].long(), total_S[slots_B].long()
+        thinking_B, solution_B, stop_B = self._budgets_S3[slots_B].unbind(dim=1)
+        from_B = self._open(slots_B, tokens_SL, prompt_B, total_B)
+        end_B = self._close(slots_B, tokens_SL, from_B, total_B)
+
+        spent_B = (from_B >= 0) & (thinking_B >= 0) & (total_B - from_B >= thinking_B)
+        natural_B = (end_B < _NEVER) & ((thinking_B < 0) | (end_B <= from_B + thinking_B))
+        solution_from_B = torch.where(spent_B, from_B + thinking_B + len(self._bridge), _NEVER)
+        solution_from_B = torch.where(natural_B, end_B, solution_from_B)
+        solution_from_B = torch.where(from_B == _NO_THINKING, prompt_B, solution_from_B)
+
+        begun_B = solution_from_B < _NEVER
+        place_B = (total_B - solution_from_B + len(self._bridge)).clamp(0, len(self._bridge) - 1)
+        cut_B = begun_B & (solution_B >= 0) & (total_B - solution_from_B >= solution_B)
+        forced_B = torch.where(cut_B, stop_B, _NONE)
+        return torch.where(begun_B & (total_B < solution_from_B), self._bridge[place_B], forced_B)
+
+    def _open(self, slots_B, tokens_SL, prompt_B, total_B) -> torch.Tensor:
+        """[B] where the thinking begins, if the prompt or the output says it."""
+        count = len(self._start)
+        offsets_K = torch.arange(count, device=self._device)
+        head_BK = _gather(tokens_SL, slots_B, prompt_B[:, None] + offsets_K)
+        output_B = total_B - prompt_B
+        differs_B = ((head_BK != self._start) & (offsets_K < output_B[:, None])).any(dim=1)
+        decided_B = torch.where(output_B >= count, prompt_B + count, _UNDECIDED)
+        decided_B = torch.where(differs_B, _NO_THINKING, decided_B)
+        from_B = self._thinking_from_S[slots_B]
+        return torch.where(from_B == _UNDECIDED, decided_B, from_B)
+
+    def _close(self, slots_B, tokens_SL, from_B, total_B) -> torch.Tensor:
+        """[B] where the first end marker of the thinking ends, kept now for the slots whose output ends in one."""
+        first_B = total_B - len(self._end)
+        tail_BK = _gather(tokens_SL, slots_B, first_B[:, None] + torch.arange(len(self._end), device=self._device))
+        ends_B = (tail_BK == self._end).all(dim=1) & (from_B >= 0) & (first_B >= from_B)
+        end_B = torch.minimum(self._end_S[slots_B], torch.where(ends_B, total_B, _NEVER))
+        self._end_S[slots_B] = end_B
+        return end_B
+
+
+def _gather(tokens_SL: torch.Tensor, slots_B: torch.Tensor, places_BK: torch.Tensor) -> torch.Tensor:
+    return tokens_SL[slots_B[:, None], places_BK.clamp(0, tokens_SL.shape[1] - 1)]
+
+
+def _places(ids_NL: torch.Tensor, marker: torch.Tensor, most: torch.Tensor) -> torch.Tensor:
+    """[N, L'] each place where `marker` begins and ends within the first `most` tokens of its row; -1 elsewhere."""
+    windows_NLK = ids_NL.unfold(1, len(marker), 1)
+    places_L = torch.arange(windows_NLK.shape[1], device=ids_NL.device)
+    found_NL = (windows_NLK == marker).all(dim=2) & (places_L + len(marker) <= most[:, None])
+    return torch.where(found_NL, places_L, -1)
