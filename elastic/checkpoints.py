@@ -1,79 +1,119 @@
-"""Checkpoints that a run can go on from, and whether an output folder is this run's."""
+"""Checkpoints that are whole or absent, and whether an output folder is this run's.
+
+A checkpoint is written into a folder beside its place. A list of its files goes in last; then it is renamed.
+"""
 
 from __future__ import annotations
 
-import ctypes
 import json
-import math
-import os
 import shutil
-import signal
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from transformers import TrainerCallback
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from safetensors import SafetensorError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from elastic.files import replace_file
+from elastic.files import replace_file, sync
 from elastic.rewarding import FREE_SETTINGS
 
-_PR_SET_PDEATHSIG = 1
-_COMPLETE = "elastic_complete.json"
+_UNFINISHED = "unfinished"
+_FILES = "elastic_files.json"
 _RUN = "elastic_run.json"
+# How torch's writers begin when a file cannot be written: they raise a RuntimeError whatever has happened.
+_WRITER_ERRORS = ("[enforce fail at inline_container.cc", "write(): fd")
 # What may differ between the parts of one run: where it is, how it is watched, and when it ends.
 _FREE_FIELDS = {
     *("output_dir", "resume", "max_steps", "num_train_epochs", "project"),
     *("run_name", "report_to", "wandb_project", "wandb_entity", "disable_tqdm", "log_level", "log_level_replica"),
     *("logging_dir", "logging_steps", "logging_first_step", "logging_strategy", "log_completions"),
     *("num_completions_to_print", "save_steps", "save_strategy", "save_total_limit"),
-    *("dataloader_num_workers", "rollout_max_batch_tokens", "max_ungraded_rate"),
+    *("dataloader_num_workers", "rollout_max_batch_tokens", "max_ungraded_rate", "on_reward_error"),
     *("use_cpu", "ddp_backend", "deepspeed", "local_rank"),
 }
 
 
-def mark_complete(output_dir: str, step: int) -> None:
-    """Say that every file of the checkpoint of `step` is written."""
-    mark = json.dumps({"global_step": step})
-    replace_file(_mark(output_dir, step), lambda path: path.write_text(mark))
+class CheckpointError(ValueError):
+    """A checkpoint that was saved whole is whole no longer; the message is one sentence."""
 
 
-def mark_incomplete(output_dir: str, step: int) -> None:
-    """Say that the files of the checkpoint of `step`, if it is there from an earlier run, are about to be replaced."""
-    _mark(output_dir, step).unlink(missing_ok=True)
+def unfinished_folder(output_dir: str) -> Path:
+    """Where checkpoints are written until they are whole."""
+    return Path(output_dir, _UNFINISHED)
 
 
-def _mark(output_dir: str, step: int) -> Path:
-    return Path(output_dir, f"{PREFIX_CHECKPOINT_DIR}-{step}", _COMPLETE)
+def clear_unfinished(output_dir: str) -> None:
+    """Remove what saves that were cut short have left, and make an empty folder for the next one."""
+    folder = unfinished_folder(output_dir)
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def put_in_place(output_dir: str, step: int, processes: int) -> None:
+    """Make the unfinished checkpoint of `step` a whole one, which survives a machine that dies right after."""
+    name = f"{PREFIX_CHECKPOINT_DIR}-{step}"
+    written, place = unfinished_folder(output_dir) / name, Path(output_dir, name)
+    files = {str(path.relative_to(written)): path.stat().st_size for path in written.rglob("*") if path.is_file()}
+    content = {"global_step": step, "processes": processes, "files": files}
+    (written / _FILES).write_text(json.dumps(content, indent=1))
+    for path in (*written.rglob("*"), written):
+        sync(path)
+    if place.exists():  # a partial one, or that of a run which went on from an earlier checkpoint
+        (place / _FILES).unlink(missing_ok=True)
+        shutil.rmtree(place)
+    written.rename(place)
+    sync(place.parent)
+    unfinished_folder(output_dir).rmdir()
+
+
+def wrote_everywhere(accelerator: Accelerator, write: Callable[[], object]) -> str | None:
+    """Let every process `write`, and meet: None, or what kept one of them from writing."""
+    failure = None
+    try:
+        write()
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if not is_of_the_disk(error):
+            raise
+        failure = " ".join(f"{type(error).__name__}: {error}".split())
+    failures = [failure for failure in gather_object([failure]) if failure is not None]
+    return failures[0] if failures else None
+
+
+def is_of_the_disk(error: Exception) -> bool:
+    """Whether a file could not be written, as on a full disk, rather than something being wrong with the program."""
+    return isinstance(error, OSError | SafetensorError) or str(error).startswith(_WRITER_ERRORS)
 
 
 def complete_checkpoints(output_dir: Path) -> tuple[list[Path], list[Path]]:
     """(complete, partial) checkpoints, each by ascending step."""
     found = [path for path in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.rpartition("-")[2].isdigit()]
     found.sort(key=lambda path: int(path.name.rpartition("-")[2]))
-    complete = [path for path in found if (path / _COMPLETE).is_file()]
+    complete = [path for path in found if (path / _FILES).is_file()]
     return complete, [path for path in found if path not in complete]
 
 
 def remove_old_checkpoints(output_dir: str, keep: int | None, best: str | None = None) -> None:
     """Leave the newest `keep` complete checkpoints (None or 0: all of them) and `best`, transformers' best model.
 
-    Each loses its mark before its files, so that one which is half removed is not taken for complete.
+    Each loses its list of files before them, so that one which is half removed is not taken for complete.
     """
     if not keep or keep < 0:
         return
     complete, partial = complete_checkpoints(Path(output_dir))
     for checkpoint in (*partial, *complete[:-keep]):
         if best is None or checkpoint != Path(best):
-            (checkpoint / _COMPLETE).unlink(missing_ok=True)
+            (checkpoint / _FILES).unlink(missing_ok=True)
             shutil.rmtree(checkpoint)
 
 
-def checkpoint_to_resume(resume: str, output_dir: str) -> Path | None:
+def checkpoint_to_resume(resume: str, output_dir: str, processes: int = 1) -> Path | None:
     """The checkpoint that `resume` (auto, never, or a path) stands for; None to start at step 0.
 
     Raises:
-        ValueError: `never` with checkpoints there, or a path that is no complete checkpoint.
+        ValueError: `never` with checkpoints there, a path that is no complete checkpoint, or a checkpoint that lacks a
+            file which was saved with it, or that another number of processes saved.
     """
     complete, partial = complete_checkpoints(Path(output_dir))
     if resume == "never":
@@ -81,12 +121,46 @@ def checkpoint_to_resume(resume: str, output_dir: str) -> Path | None:
             raise ValueError(f"resume is never, but output_dir {output_dir!r} holds checkpoints: choose another one.")
         return None
     if resume == "auto":
-        for path in partial:
+        for path in (*partial, *unfinished_folder(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
             print(f"Skipping {path}: it was not saved completely.", flush=True)
-        return complete[-1] if complete else None
-    if not (Path(resume) / _COMPLETE).is_file():
-        raise ValueError(f"resume is {resume!r}: give auto, never, or the path of a complete checkpoint.")
-    return Path(resume)
+        if not complete:
+            return None
+        chosen = complete[-1]
+    else:
+        chosen = Path(resume)
+        if not (chosen / _FILES).is_file():
+            raise ValueError(f"resume is {resume!r}: give auto, never, or the path of a complete checkpoint.")
+    _check_whole(chosen, processes)
+    return chosen
+
+
+def _check_whole(checkpoint: Path, processes: int) -> None:
+    saved = json.loads((checkpoint / _FILES).read_text())
+    for name, size in saved["files"].items():
+        path = checkpoint / name
+        if not path.is_file():
+            found = "is missing"
+        elif path.stat().st_size != size:
+            found = f"has {path.stat().st_size} bytes and was saved with {size}"
+        else:
+            continue
+        raise CheckpointError(
+            f"{path} {found}: put back the file as it was saved, or remove {checkpoint} to go on from an earlier one."
+        )
+    if saved["processes"] != processes:
+        raise CheckpointError(
+            f"{checkpoint} was saved by {saved['processes']} processes, and this run has {processes}: start as many."
+        )
+
+
+def check_same_checkpoint(checkpoint: Path | None) -> None:
+    """Raises ValueError where the processes, which may be on several machines, found different checkpoints."""
+    found = sorted(set(gather_object([checkpoint.name if checkpoint else "none"])))
+    if len(found) > 1:
+        raise ValueError(
+            f"The processes found different checkpoints to go on from ({', '.join(found)}): give an output_dir on a "
+            f"disk that all machines share."
+        )
 
 
 def run_identity(*configs) -> dict:
@@ -139,48 +213,3 @@ def claim_output_dir(output_dir: str, identity: dict) -> None:
     except OSError as error:
         raise ValueError(f"output_dir is {output_dir!r}, which cannot be made: {error.strerror}.") from None
     replace_file(record, lambda path: path.write_text(json.dumps(identity, indent=1)))
-
-
-class StepFromCheckpoint(TrainerCallback):
-    """Gives the trainer back its count of micro-steps, which times the generation batches and is not saved by TRL."""
-
-    def __init__(self, trainer):
-        self._trainer = trainer
-
-    def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
-        if state.global_step == 0:
-            return
-        accumulated, epoch_steps = args.gradient_accumulation_steps, len(train_dataloader)
-        # The last update of an epoch takes the micro-steps that are left, which may be fewer.
-        epochs, updates = divmod(state.global_step, math.ceil(epoch_steps / accumulated))
-        self._trainer._step = epochs * epoch_steps + updates * accumulated
-
-
-def stop_with_launcher() -> None:
-    """Get SIGTERM when `accelerate launch` dies, which else leaves the process that it started running (on Linux)."""
-    if sys.platform == "linux" and "ACCELERATE_MIXED_PRECISION" in os.environ:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-class SaveOnSigterm(TrainerCallback):
-    """On SIGTERM, as a cluster sends before it takes the machine: finish the step, save a checkpoint, stop."""
-
-    def __init__(self, accelerator):
-        self._accelerator = accelerator
-        self._received = False
-        self._previous = None
-        self.stopped = False
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self._previous = signal.signal(signal.SIGTERM, self._on_signal)
-
-    def _on_signal(self, signum, frame):
-        self._received = True
-
-    def on_step_end(self, args, state, control, **kwargs):
-        received = torch.tensor(int(self._received), device=self._accelerator.device)
-        if self._accelerator.reduce(received, reduction="sum") > 0:
-            self.stopped = control.should_save = control.should_training_stop = True
-
-    def on_train_end(self, args, state, control, **kwargs):
-        signal.signal(signal.SIGTERM, self._previous)

@@ -177,14 +177,6 @@ class ElasticConfig(BudgetArguments, GradingArguments, GRPOConfig):
                 "save_only_model is True, which leaves out the optimizer, so that no run could be resumed from it: "
                 "leave it false."
             )
-        cycle = self.steps_per_generation * self.num_iterations
-        steps = self.save_steps
-        if self.save_strategy == "steps" and steps >= 1 and int(steps) * self.gradient_accumulation_steps % cycle:
-            raise ValueError(
-                f"save_steps is {steps}, in the middle of a generation batch, which lasts "
-                f"{cycle / self.gradient_accumulation_steps:g} updates: a resumed run would sample it anew; give a "
-                f"multiple of that."
-            )
 
 
 def _as_value(spec):

@@ -12,3 +12,12 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     write(beside)
     beside.replace(path)
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold the file or folder before this returns: a rename alone may be there earlier than the data."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -33,21 +33,23 @@ class UngradedWatch:
 
     It looks at the last WINDOW_ROWS rows, or at the whole of the last batch where that is larger. Fewer rows than
     LEAST_ROWS count as so many, so that a lone failure in a small batch stops nothing, unless `max_ungraded_rate` is 0.
-    A run that is resumed starts with an empty window.
+
+    Attributes:
+        rows: what it looks at, as `add` was given it; to be kept in a checkpoint.
     """
 
     def __init__(self, max_ungraded_rate: float):
         self.max_ungraded_rate = max_ungraded_rate
-        self._rows: list[str | None] = []
+        self.rows: list[str | None] = []
 
     def add(self, reasons: Sequence[str | None]) -> None:
         """Look at a batch: None for each row that was graded, else why not. Raises GradingError when they are many."""
-        self._rows = [*self._rows, *reasons][-max(WINDOW_ROWS, len(reasons)) :]
-        ungraded = [reason for reason in self._rows if reason is not None]
-        if len(ungraded) > self.max_ungraded_rate * max(len(self._rows), LEAST_ROWS):
+        self.rows = [*self.rows, *reasons][-max(WINDOW_ROWS, len(reasons)) :]
+        ungraded = [reason for reason in self.rows if reason is not None]
+        if len(ungraded) > self.max_ungraded_rate * max(len(self.rows), LEAST_ROWS):
             raise GradingError(
-                f"{len(ungraded)} of the last {len(self._rows)} rows could not be graded "
-                f"({len(ungraded) / len(self._rows):.1%}), more than "
+                f"{len(ungraded)} of the last {len(self.rows)} rows could not be graded "
+                f"({len(ungraded) / len(self.rows):.1%}), more than "
                 f"max_ungraded_rate {self.max_ungraded_rate:g} allows: {_counts(ungraded)}; mend what the reasons "
                 f"name, or raise max_ungraded_rate."
             )

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 _FAILURES = (wandb.Error, ConnectionError, HandleAbandonedError, MailboxClosedError)
 # It checks its settings by pydantic, whose error is a ValueError.
 _START_FAILURES = (*_FAILURES, OSError, ValueError)
-_OWN_METRICS = ("budget/", "reward/", "time/", "throughput/")
+_OWN_METRICS = ("budget/", "reward/", "time/", "throughput/", "faults/")
 
 
 def start_wandb(

@@ -22,7 +22,8 @@ from elastic.arguments import (
 
 PROG = "python -m elastic.train"
 SIGTERM_EXIT_CODE = 143
-GRADING_EXIT_CODE = 1
+SIGINT_EXIT_CODE = 130
+FAULT_EXIT_CODE = 1
 # Said at every step by the libraries to one another; nothing for the person at the terminal to do.
 _NOISE = (
     "`is_gradient_checkpointing` is deprecated",
@@ -41,10 +42,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     from trl import ModelConfig, get_peft_config, get_quantization_config
 
     from elastic import setup
-    from elastic.checkpoints import checkpoint_to_resume, claim_output_dir, run_identity, stop_with_launcher
+    from elastic.checkpoints import check_same_checkpoint, checkpoint_to_resume, claim_output_dir, run_identity
     from elastic.config import ElasticConfig
     from elastic.engines.transformers import refuse_unsupported
+    from elastic.faults import NonFiniteError
     from elastic.grading import GradingError
+    from elastic.stopping import stop_with_launcher
     from elastic.tracking import start_wandb
     from elastic.trainer import ElasticGRPOTrainer
 
@@ -56,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         dataset = setup.training_set(data, tokenizer, config, rewards)
         setup.check_solutions(run.reward_funcs, dataset)
         setup.check_context(model, tokenizer, data, config, dataset)
-        checkpoint = checkpoint_to_resume(run.resume, config.output_dir)
+        checkpoint = checkpoint_to_resume(run.resume, config.output_dir, config.world_size)
         if config.process_index == 0:
             claim_output_dir(config.output_dir, run_identity(data, run, model, config))
             start_wandb(
@@ -79,15 +82,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             quantization_config=get_quantization_config(model),
         )
         refuse_unsupported(trainer.model)
+        check_same_checkpoint(checkpoint)
     if checkpoint is not None:
         trainer.say(f"Resuming from {checkpoint}: the data go on in the order that they had.")
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    except GradingError as error:
+    except (GradingError, NonFiniteError) as error:
         trainer.say(f"{PROG}: error: {error}", file=sys.stderr)
-        sys.exit(GRADING_EXIT_CODE)
-    if trainer.stopped_by_sigterm:
-        trainer.say(f"Stopped by SIGTERM after step {trainer.state.global_step}; the same command goes on from there.")
+        sys.exit(FAULT_EXIT_CODE)
+    except KeyboardInterrupt:
+        trainer.say(f"Interrupted in step {trainer.state.global_step + 1}; {trainer.way_on}", file=sys.stderr)
+        sys.exit(SIGINT_EXIT_CODE)
+    if trainer.stop.stopped:
+        trainer.say(f"Stopped by SIGTERM after step {trainer.state.global_step}; {trainer.way_on}")
         sys.exit(SIGTERM_EXIT_CODE)
     trainer.save_model(config.output_dir)
     trainer.say(f"The trained model is in {config.output_dir}.")

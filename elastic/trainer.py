@@ -8,25 +8,15 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TextIO
 
 import torch
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 from transformers.integrations import WandbCallback
 from transformers.trainer_callback import ProgressCallback
-from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
-from trl.trainer.utils import RepeatSampler
 
 from elastic.budget import Budget, ReasoningTokens, draw_budget
-from elastic.checkpoints import (
-    SaveOnSigterm,
-    StepFromCheckpoint,
-    mark_complete,
-    mark_incomplete,
-    remove_old_checkpoints,
-)
 from elastic.config import ElasticConfig
 from elastic.data import prompt_token_ids
 from elastic.engines.transformers import TransformersEngine
@@ -47,6 +37,7 @@ from elastic.micro_batches import (
     without_idle_rows,
 )
 from elastic.progress import TrainingProgress
+from elastic.resumable import ResumableGRPOTrainer
 from elastic.rollout import Rollout, rollout_columns, segment_texts
 from elastic.tracking import WandbMetrics
 
@@ -54,10 +45,10 @@ from elastic.tracking import WandbMetrics
 _TABLE_COLUMNS = {"step", "prompt", "completion", "advantage", "thinking", "solution", "thinking_stop_reason"}
 
 
-class ElasticGRPOTrainer(GRPOTrainer):
+class ElasticGRPOTrainer(ResumableGRPOTrainer):
     """GRPO whose rollouts are sampled under separate thinking and solution budgets.
 
-    What changes with respect to GRPOTrainer:
+    What changes with respect to ResumableGRPOTrainer and TRL's GRPOTrainer:
 
     - rollouts come from `budgeted_rollouts`, through TRL's `rollout_func`; its `env_mask` masks what was inserted
     - `_generate_and_score_completions` notes the rows, whose columns may hold budgets, and logs the budget metrics
@@ -66,8 +57,7 @@ class ElasticGRPOTrainer(GRPOTrainer):
     - `_prepare_inputs` orders the rows of an update by length before they are cut into micro-batches
     - `_compute_loss` leaves out rows that cannot move the policy, and padding that no remaining row needs
     - `training_step` times the update without the rollouts; `log` writes no empty table of rollouts
-    - `_get_train_sampler`, `_run_epoch`, `_save_checkpoint` and two callbacks make a resumed run see the data it would
-      have seen, and no more of them
+    - `position` and `go_to` keep which rows could not be graded; ResumableGRPOTrainer says what else survives a fault
 
     The entropy and clip metrics are therefore means over the rows that are trained.
 
@@ -111,9 +101,6 @@ class ElasticGRPOTrainer(GRPOTrainer):
         if self.max_completion_length is None:
             bridge = len(self.reasoning_tokens.bridge)
             self.max_completion_length = args.thinking_budgets.largest + bridge + args.solution_budgets.largest
-        self.add_callback(StepFromCheckpoint(self))
-        self._sigterm = SaveOnSigterm(self.accelerator)
-        self.add_callback(self._sigterm)
         if not args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(TrainingProgress())
@@ -130,15 +117,6 @@ class ElasticGRPOTrainer(GRPOTrainer):
         self._sampling_seconds = 0.0
         self._reward_seconds = 0.0
         self._update_seconds = 0.0
-
-    @property
-    def stopped_by_sigterm(self) -> bool:
-        return self._sigterm.stopped
-
-    def say(self, text: str, file: TextIO | None = None) -> None:
-        """Tell the person at the terminal, once for all processes and without breaking the progress bar."""
-        if self.accelerator.is_main_process:
-            tqdm.write(text, file=file)
 
     @property
     def generation_round(self) -> int:
@@ -309,53 +287,18 @@ class ElasticGRPOTrainer(GRPOTrainer):
             self._update_seconds = 0.0
         return loss
 
+    def position(self):
+        return super().position() | {"ungraded": self._ungraded_watch.rows}
+
+    def go_to(self, position):
+        super().go_to(position)
+        self._ungraded_watch.rows = position["ungraded"]
+
     def log(self, logs, start_time=None):
         # A finished run that is resumed has no rollouts: TRL would put an empty table in the place of its last one.
         wanted, self.log_completions = self.log_completions, self.log_completions and bool(self._logs["prompt"])
         super().log(logs, start_time)
         self.log_completions = wanted
-
-    def _get_train_sampler(self, dataset=None):
-        return EpochRepeatSampler(
-            data_source=self.train_dataset if dataset is None else dataset,
-            mini_repeat_count=self.num_generations,
-            batch_size=self.args.generation_batch_size // self.num_generations,
-            repeat_count=self.num_iterations * self.args.steps_per_generation,
-            shuffle=self.shuffle_dataset,
-            seed=self.args.seed,
-        )
-
-    def _run_epoch(self, **kwargs):
-        # A run that is resumed when it has had all of its steps would do one more.
-        if self.state.global_step < self.state.max_steps:
-            super()._run_epoch(**kwargs)
-
-    def _save_checkpoint(self, model, trial):
-        if self.args.should_save:
-            mark_incomplete(self.args.output_dir, self.state.global_step)
-        kept, self.args.save_total_limit = self.args.save_total_limit, None  # nothing goes before this one is complete
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self.args.save_total_limit = kept
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            mark_complete(self.args.output_dir, self.state.global_step)
-            remove_old_checkpoints(self.args.output_dir, kept, self.state.best_model_checkpoint)
-
-
-class EpochRepeatSampler(RepeatSampler):
-    """RepeatSampler whose order depends on (seed, epoch), so that a resumed run goes on in the order it had."""
-
-    epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __iter__(self):
-        if self.shuffle:
-            self.generator.manual_seed(self.seed + self.epoch)
-        return super().__iter__()
 
 
 def budgeted_rollouts(prompts: list, trainer: ElasticGRPOTrainer) -> dict[str, list]:
@@ -366,6 +309,7 @@ def budgeted_rollouts(prompts: list, trainer: ElasticGRPOTrainer) -> dict[str, l
     budgets = trainer.budgets_for(prompt_ids)
     hidden = trainer.args.disable_tqdm or not trainer.accelerator.is_main_process
     with (
+        trainer.stop.rollouts(),
         unwrap_model_for_generation(
             trainer.model_wrapped,
             trainer.accelerator,
@@ -391,6 +335,7 @@ def budgeted_rollouts(prompts: list, trainer: ElasticGRPOTrainer) -> dict[str, l
             seed=trainer.rollout_seed(),
             first_row=trainer.accelerator.process_index * len(prompts),
             on_rollout=finish,
+            on_step=trainer.stop.check,
         )
     columns = rollout_columns(rollouts, tokenizer)
     trainer._rollouts = rollouts

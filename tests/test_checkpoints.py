@@ -19,13 +19,14 @@ from trainer_fixtures import config_fields, save_model, write_problems
 from elastic import checkpoints, train
 from elastic.arguments import RunArguments
 from elastic.checkpoints import (
-    StepFromCheckpoint,
     checkpoint_to_resume,
     claim_output_dir,
+    clear_unfinished,
     complete_checkpoints,
-    mark_complete,
+    put_in_place,
     remove_old_checkpoints,
     run_identity,
+    unfinished_folder,
 )
 
 STEPS = 9
@@ -47,7 +48,7 @@ class Run:
         self.arguments = [
             *(f"--{name}={value}" for name, value in config_fields(folder, **fields).items()),
             f"--model_name_or_path={model if model.exists() else save_model(model)}",
-            f"--dataset_name={data if data.exists() else write_problems(data, 5)}",
+            *([] if "dataset_name" in changes else [f"--dataset_name={write_problems(data, 5)}"]),
         ]
 
     def start(self, *more):
@@ -92,9 +93,13 @@ def assert_equal_runs(run, other):
     assert [log["step"] for log in run.history] == list(range(1, STEPS + 1))
     assert run.history == other.history
     assert all(run.rollouts(step) == other.rollouts(step) for step in range(1, STEPS + 1))
-    assert run.weights.keys() == other.weights.keys()
-    for name, weight in run.weights.items():
-        torch.testing.assert_close(weight, other.weights[name], atol=0, rtol=0)
+    assert_equal_weights(run, other)
+
+
+def assert_equal_weights(run, other):
+    weights, others = run.weights, other.weights
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +149,7 @@ def test_sigterm_saves_a_checkpoint_first(undisturbed, folder, capfd, monkeypatc
     with pytest.raises(SystemExit) as stopped:
         run.start()
     assert stopped.value.code == 143
-    assert "Stopped by SIGTERM after step 5; the same command goes on from there." in capfd.readouterr().out
+    assert "Stopped by SIGTERM after step 5; the same command goes on from step 5." in capfd.readouterr().out
     assert run.checkpoints == [2, 4, 5] and not (run.dir / "model.safetensors").exists()
     assert signal.getsignal(signal.SIGTERM) is handler
     monkeypatch.delenv("INTERRUPT")
@@ -165,37 +170,44 @@ def test_it_resumes_at_the_end_of_an_epoch_and_of_several(undisturbed, folder, l
         dict(gradient_accumulation_steps=2, steps_per_generation=4, per_device_train_batch_size=2),
         dict(num_iterations=2),
         dict(gradient_accumulation_steps=2, steps_per_generation=1),  # an epoch of 3 batches is 2 updates
+        dict(steps_per_generation=3, logging_steps=2, beta=0.1),
     ],
-    ids=["two updates a batch", "two passes over a batch", "an epoch that is no whole number of updates"],
+    ids=["two updates a batch", "two passes over a batch", "an epoch that is no whole number of updates", "three"],
 )
-def test_it_resumes_exactly_under_other_schedules(folder, tmp_path, schedule):
+def test_it_resumes_exactly_from_every_step_under_other_schedules(folder, tmp_path, schedule):
     problems = write_problems(folder / "seven.jsonl", 7)
-    runs = [Run(folder / f"{tmp_path.name}-{i}", **schedule) for i in range(2)]
-    for run in runs:
-        run.start("--dataset_name", problems, "--max_steps", "6")
-    shutil.rmtree(runs[1].dir / "checkpoint-6")
-    runs[1].start("--dataset_name", problems, "--max_steps", "6")
-    assert runs[1].history == runs[0].history and len(runs[0].history) == 6
-    for name, weight in runs[0].weights.items():
-        torch.testing.assert_close(weight, runs[1].weights[name], atol=0, rtol=0)
-
-
-def test_stopped_between_two_updates_of_a_batch_it_keeps_the_schedule(folder, monkeypatch):
-    run = Run(folder / "mid-batch", steps_per_generation=2, max_steps=6)
-    monkeypatch.setenv("INTERRUPT", "SIGTERM 2")  # while the second batch is sampled, for updates 3 and 4
-    with pytest.raises(SystemExit):
+    changes = dict(save_steps=1, max_steps=6, dataset_name=problems) | schedule
+    undisturbed = Run(folder / tmp_path.name, **changes)
+    undisturbed.start()
+    assert undisturbed.checkpoints == [1, 2, 3, 4, 5, 6]
+    for last in range(1, 6):
+        run = Run(folder / f"{tmp_path.name}-{last}", **changes)
+        run.dir.mkdir()
+        shutil.copy(undisturbed.dir / "elastic_run.json", run.dir)
+        shutil.copytree(undisturbed.dir / f"checkpoint-{last}", run.dir / f"checkpoint-{last}")
         run.start()
-    assert run.checkpoints == [2, 3]
+        assert run.history == undisturbed.history and run.history[-1]["step"] == 6
+        assert_equal_weights(run, undisturbed)
+
+
+def test_stopped_between_two_updates_of_a_batch_it_keeps_its_rollouts(folder, monkeypatch):
+    runs = [Run(folder / f"mid-batch-{i}", steps_per_generation=2, max_steps=6) for i in range(2)]
+    runs[0].start()
+    monkeypatch.setenv("INTERRUPT", "SIGTERM 2")  # while the second batch is graded, for updates 3 and 4
+    with pytest.raises(SystemExit):
+        runs[1].start()
+    assert runs[1].checkpoints == [2, 3]
     monkeypatch.delenv("INTERRUPT")
-    run.start()
-    sampled = [log["step"] for log in run.history if "budget/forced_rate" in log]
-    assert sampled == [1, 3, 4, 5]  # the second half of the second batch is sampled anew, and the third comes on time
-    assert [log["step"] for log in run.history] == [1, 2, 3, 4, 5, 6]
+    runs[1].start()
+    sampled = [log["step"] for log in runs[1].history if "budget/forced_rate" in log]
+    assert sampled == [1, 3, 5]
+    assert runs[1].history == runs[0].history
+    assert_equal_weights(*runs)
 
 
 def test_a_partial_checkpoint_is_skipped_with_a_sentence(undisturbed, folder, capfd):
     run = copied(undisturbed, folder / "partial", without=(8, 9))
-    (run.dir / "checkpoint-6" / "elastic_complete.json").unlink()
+    (run.dir / "checkpoint-6" / "elastic_files.json").unlink()
     (run.dir / "checkpoint-6" / "optimizer.pt").unlink()
     run.start()
     said = capfd.readouterr().out
@@ -246,10 +258,15 @@ def test_what_is_refused_before_a_folder_is_touched(undisturbed, folder, capfd, 
 
 
 def checkpoint(folder, step, *, complete=True):
-    (folder / f"checkpoint-{step}").mkdir(parents=True)
-    (folder / f"checkpoint-{step}" / "model.safetensors").touch()
-    if complete:
-        mark_complete(str(folder), step)
+    folder.mkdir(exist_ok=True)
+    clear_unfinished(str(folder))
+    written = unfinished_folder(str(folder)) / f"checkpoint-{step}"
+    (written / "global_step").mkdir(parents=True)
+    for name in ("model.safetensors", "optimizer.pt", "global_step/shard.pt"):
+        (written / name).write_text(f"{name} of {step}")
+    put_in_place(str(folder), step, processes=1)
+    if not complete:
+        (folder / f"checkpoint-{step}" / "elastic_files.json").unlink()
 
 
 def test_checkpoints_are_ordered_by_step(tmp_path):
@@ -298,19 +315,60 @@ def test_save_total_limit_keeps_the_newest_complete_checkpoint(folder):
     assert len(complete_checkpoints(run.dir)[0]) == 1
 
 
+def change(path):
+    path.write_text("other")
+
+
 @pytest.mark.parametrize(
-    ("updates", "micro_steps"), [(0, 7), (1, 4), (2, 5), (3, 9), (4, 10)], ids=lambda number: str(number)
+    ("name", "harm", "said"),
+    [
+        ("optimizer.pt", Path.unlink, "is missing"),
+        ("global_step/shard.pt", Path.unlink, "is missing"),
+        ("model.safetensors", change, "has 5 bytes and was saved with 22"),
+    ],
 )
-def test_the_micro_steps_of_a_checkpoint(updates, micro_steps):
-    """5 micro-steps an epoch, 4 accumulated: an epoch is an update of 4 and one of 1."""
-    trainer = SimpleNamespace(_step=7)
-    StepFromCheckpoint(trainer).on_train_begin(
-        SimpleNamespace(gradient_accumulation_steps=4),
-        SimpleNamespace(global_step=updates),
-        None,
-        train_dataloader=range(5),
-    )
-    assert trainer._step == micro_steps
+def test_a_checkpoint_that_lost_a_file_since_is_an_error(tmp_path, name, harm, said):
+    for step in (2, 4):
+        checkpoint(tmp_path, step)
+    last = tmp_path / "checkpoint-4"
+    harm(last / name)
+    for resume in ("auto", str(last)):
+        with pytest.raises(ValueError) as error:
+            checkpoint_to_resume(resume, str(tmp_path))
+        assert str(error.value) == (
+            f"{last / name} {said}: put back the file as it was saved, or remove {last} to go on from an earlier one."
+        )
+    shutil.rmtree(last)
+    assert checkpoint_to_resume("auto", str(tmp_path)) == tmp_path / "checkpoint-2"
+
+
+def test_another_number_of_processes_is_refused(tmp_path):
+    checkpoint(tmp_path, 2)
+    with pytest.raises(ValueError, match="checkpoint-2 was saved by 1 processes, and this run has 2: start as many"):
+        checkpoint_to_resume("auto", str(tmp_path), processes=2)
+
+
+def test_a_save_takes_the_place_of_a_partial_one_and_leaves_nothing_beside(tmp_path, capsys):
+    checkpoint(tmp_path, 2)
+    checkpoint(tmp_path, 4, complete=False)
+    (tmp_path / "checkpoint-4" / "stale").touch()
+    unfinished = unfinished_folder(str(tmp_path)) / "checkpoint-4"
+    unfinished.mkdir(parents=True)
+    assert checkpoint_to_resume("auto", str(tmp_path)) == tmp_path / "checkpoint-2"
+    assert capsys.readouterr().out.splitlines() == [
+        f"Skipping {path}: it was not saved completely." for path in (tmp_path / "checkpoint-4", unfinished)
+    ]
+    checkpoint(tmp_path, 4)
+    assert checkpoint_to_resume("auto", str(tmp_path)) == tmp_path / "checkpoint-4"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-4"]
+    assert not (tmp_path / "checkpoint-4" / "stale").exists()
+
+
+def test_a_checkpoint_without_its_optimizer_does_not_start_a_fresh_one(undisturbed, folder, capfd):
+    run = copied(undisturbed, folder / "no-optimizer", without=(9,))
+    (run.dir / "checkpoint-8" / "optimizer.pt").unlink()
+    capfd.readouterr()
+    assert refused(capfd, run).startswith(f"{run.dir}/checkpoint-8/optimizer.pt is missing: put back the file as it")
 
 
 def test_an_output_folder_belongs_to_one_run(tmp_path):
@@ -347,7 +405,7 @@ def test_where_and_how_a_run_is_watched_does_not_make_it_another():
 
 CHILD = """
 import pathlib, signal, sys, time
-from elastic.checkpoints import stop_with_launcher
+from elastic.stopping import stop_with_launcher
 stop_with_launcher()
 signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(sys.argv[1], "terminated").touch(), sys.exit()))
 pathlib.Path(sys.argv[1], "ready").touch()

@@ -78,9 +78,6 @@ CONTRADICTIONS = {
     "repetition_penalty is 1.1": dict(repetition_penalty=1.1),
     "generation_kwargs is {'num_beams': 2}": dict(generation_kwargs={"num_beams": 2}),
     "save_only_model is True": dict(save_only_model=True),
-    "save_steps is 3, in the middle of a generation batch, which lasts 2 updates": dict(
-        save_strategy="steps", save_steps=3, num_iterations=2
-    ),
 }
 
 
@@ -91,18 +88,6 @@ def test_a_contradiction_is_one_sentence_that_names_it(tmp_path, start):
     sentence = str(raised.value)
     assert sentence.startswith(start)
     assert sentence.endswith(".") and "\n" not in sentence and ":" in sentence
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        dict(save_steps=4, num_iterations=2),
-        dict(save_steps=3, gradient_accumulation_steps=4, steps_per_generation=2),
-        dict(save_steps=2, gradient_accumulation_steps=2, steps_per_generation=4),
-    ],
-)
-def test_checkpoints_between_generation_batches_are_accepted(tmp_path, fields):
-    assert config(tmp_path, save_strategy="steps", **fields).save_steps == fields["save_steps"]
 
 
 def test_use_cpu_with_deepspeed_is_refused_since_accelerate_would_leave_it_out(tmp_path, monkeypatch):

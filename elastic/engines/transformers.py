@@ -60,6 +60,7 @@ class TransformersEngine:
         seed: int = 0,
         first_row: int = 0,
         on_rollout: Callable[[int, Rollout], None] | None = None,
+        on_step: Callable[[], None] | None = None,
     ) -> list[Rollout]:
         """One rollout for each prompt, in order; the random stream of row i depends on (seed, first_row + i) alone.
 
@@ -68,6 +69,7 @@ class TransformersEngine:
             budgets: one for each prompt.
             first_row: the place of the first prompt in a batch of which other processes sample other parts.
             on_rollout: called with the place and the rollout of each as soon as it has finished, while others go on.
+            on_step: called before each token of the rows that are sampled side by side; what it raises ends them all.
 
         Raises:
             ValueError: a prompt with its budget does not fit the model's context.
@@ -90,7 +92,7 @@ class TransformersEngine:
         try:
             for rows in self._slices(builders):
                 streams = [first_row + row for row in rows]
-                self._decode(rows, builders, Sampler(sampling, seed, streams, self.device), finish)
+                self._decode(rows, builders, Sampler(sampling, seed, streams, self.device), finish, on_step)
         finally:
             for module in was_training:
                 module.training = True
@@ -111,12 +113,19 @@ class TransformersEngine:
             yield rows
 
     def _decode(
-        self, rows: list[int], builders: list[RolloutBuilder], sampler: Sampler, finish: Callable[[int], None]
+        self,
+        rows: list[int],
+        builders: list[RolloutBuilder],
+        sampler: Sampler,
+        finish: Callable[[int], None],
+        on_step: Callable[[], None] | None,
     ) -> None:
         """Decode the builders of `rows` side by side until all of them have finished."""
         live = [builders[row] for row in rows]
         batch = _Batch(self, [builder.prompt_ids for builder in live])
         while True:
+            if on_step is not None:
+                on_step()
             tokens = _advance(live, sampler, batch.logits_BV)
             kept = _surviving(live)
             if len(kept) < len(live):

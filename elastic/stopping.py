@@ -1,0 +1,92 @@
+"""Runs that are told to stop: SIGTERM, as a cluster sends before it takes the machine."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import torch
+from accelerate import Accelerator
+from transformers import TrainerCallback
+
+_PR_SET_PDEATHSIG = 1
+# Launchers pass on the SIGTERM that a cluster sends to all processes, so that one may come twice.
+_SAME_SIGNAL_S = 5.0
+
+
+class StepAbandoned(Exception):
+    """The run was told to stop in the midst of a step, of which nothing is kept."""
+
+
+def stop_with_launcher() -> None:
+    """Get SIGTERM when `accelerate launch` dies, which else leaves the process that it started running (on Linux)."""
+    if sys.platform == "linux" and "ACCELERATE_MIXED_PRECISION" in os.environ:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class StopOnSigterm(TrainerCallback):
+    """On SIGTERM, to whichever process: abandon the step that is under way, or save the one that has ended, and stop.
+
+    Another SIGTERM, later than what launchers repeat, kills the process as if this were not here.
+
+    Attributes:
+        stopped: whether the run has stopped for it.
+    """
+
+    def __init__(self, accelerator: Accelerator):
+        self._accelerator = accelerator
+        self._received_s: float | None = None
+        self._previous = None
+        self.stopped = False
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._previous = signal.signal(signal.SIGTERM, self._on_signal)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        signal.signal(signal.SIGTERM, self._previous)
+
+    def _on_signal(self, signum, frame):
+        now = time.monotonic()
+        if self._received_s is None:
+            self._received_s = now
+        elif now - self._received_s > _SAME_SIGNAL_S:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+
+    def on_substep_end(self, args, state, control, **kwargs):
+        self.meet()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self._was_received_anywhere():
+            self.stopped = control.should_save = control.should_training_stop = True
+
+    def check(self) -> None:
+        """Raises StepAbandoned where this process was told to stop; only inside of `rollouts`."""
+        if self._received_s is not None:
+            raise StepAbandoned
+
+    @contextmanager
+    def rollouts(self) -> Iterator[None]:
+        """Around rollouts, which need no other process: each abandons its own, and all meet afterwards.
+
+        Raises:
+            StepAbandoned: on all processes, where one of them was told to stop.
+        """
+        with suppress(StepAbandoned):
+            yield
+        self.meet()
+
+    def meet(self) -> None:
+        """Raises StepAbandoned on all processes where one of them was told to stop; all have to call it."""
+        if self._was_received_anywhere():
+            self.stopped = True
+            raise StepAbandoned
+
+    def _was_received_anywhere(self) -> bool:
+        received = torch.tensor(int(self._received_s is not None), device=self._accelerator.device)
+        return bool(self._accelerator.reduce(received, reduction="sum") > 0)
