@@ -29,6 +29,8 @@ _FREE_FIELDS = {
     *("run_name", "report_to", "wandb_project", "wandb_entity", "disable_tqdm", "log_level", "log_level_replica"),
     *("logging_dir", "logging_steps", "logging_first_step", "logging_strategy", "log_completions"),
     *("num_completions_to_print", "save_steps", "save_strategy", "save_total_limit"),
+    *("vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout", "vllm_group_port"),
+    *("vllm_gpu_memory_utilization", "vllm_enable_sleep_mode"),
     *("dataloader_num_workers", "rollout_max_batch_tokens", "max_ungraded_rate", "on_reward_error"),
     *("use_cpu", "ddp_backend", "deepspeed", "local_rank"),
 }

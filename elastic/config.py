@@ -10,6 +10,7 @@ import yaml
 from accelerate import PartialState
 from accelerate.utils import patch_environment
 from trl import GRPOConfig
+from trl.import_utils import is_vllm_available
 
 from elastic.arguments import BudgetArguments, GradingArguments, check_rate
 from elastic.budget import UNLIMITED, Budget, BudgetDistribution
@@ -18,8 +19,8 @@ from elastic.rollout import Sampling
 
 # TRL's options that a budgeted rollout has no meaning for yet, with what to do instead.
 _REFUSED = {
-    "use_vllm": (False, "rollouts come from the transformers engine"),
     "use_transformers_continuous_batching": (False, "the engine drops finished rows by itself"),
+    "vllm_structured_outputs_regex": (None, "the markers give a rollout its form"),
     "generation_kwargs": (None, "use temperature, top_p, top_k and min_p"),
     "repetition_penalty": (1.0, "use temperature, top_p, top_k and min_p"),
     "cache_implementation": (None, "the engine keeps a cache of its own"),
@@ -78,6 +79,8 @@ class ElasticConfig(BudgetArguments, GradingArguments, GRPOConfig):
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}: GRPO compares different samples, so it must be > 0.")
         self.sampling  # noqa: B018  (Sampling checks the four values)
+        if self.use_vllm:
+            self._check_vllm()
         self._check_saving()
         self._check_micro_batches()
         check_rate(self.max_ungraded_rate, "max_ungraded_rate")
@@ -169,6 +172,25 @@ class ElasticConfig(BudgetArguments, GradingArguments, GRPOConfig):
             raise ValueError(
                 f"length_aware_micro_batches is true, but with {term} the loss depends on which rows share a "
                 f"micro-batch: leave length_aware_micro_batches unset, or change that."
+            )
+
+    @property
+    def server_url(self) -> str:
+        """Where the vLLM server of `vllm_mode: server` is, as TRL finds it."""
+        return self.vllm_server_base_url or f"http://{self.vllm_server_host}:{self.vllm_server_port}"
+
+    def _check_vllm(self):
+        if self.vllm_mode not in ("colocate", "server"):
+            raise ValueError(f"vllm_mode is {self.vllm_mode!r}: give colocate or server.")
+        if not is_vllm_available():
+            raise ValueError("use_vllm is True, and vLLM is not installed: pip install 'elastic-reasoning[vllm]'.")
+        filters = {"top_p": self.top_p < 1, "top_k": self.sampling.top_k, "min_p": self.sampling.min_p}
+        if any(filters.values()) and self.vllm_importance_sampling_correction:
+            name = next(name for name in filters if filters[name])
+            raise ValueError(
+                f"{name} is {vars(self)[name]} with use_vllm: the importance-sampling correction "
+                f"compares with log-probabilities of unfiltered sampling; leave it unset, or set "
+                f"vllm_importance_sampling_correction: false."
             )
 
     def _check_saving(self):

@@ -178,6 +178,8 @@ def check_context(
     )
     text_config = model_config.get_text_config(decoder=True)
     context = context_length(text_config)
+    if config.use_vllm and config.vllm_max_model_length is not None:
+        context = min(config.vllm_max_model_length, context or config.vllm_max_model_length)
     if context is None:
         return
     t, s = _largest_budgets(dataset, config)

@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from elastic import setup
     from elastic.checkpoints import check_same_checkpoint, checkpoint_to_resume, claim_output_dir, run_identity
     from elastic.config import ElasticConfig
+    from elastic.engines.server import EngineError
     from elastic.engines.transformers import refuse_unsupported
     from elastic.faults import NonFiniteError
     from elastic.grading import GradingError
@@ -81,13 +82,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             peft_config=get_peft_config(model),
             quantization_config=get_quantization_config(model),
         )
-        refuse_unsupported(trainer.model)
+        if not config.use_vllm:
+            refuse_unsupported(trainer.model)
         check_same_checkpoint(checkpoint)
     if checkpoint is not None:
         trainer.say(f"Resuming from {checkpoint}: the data go on in the order that they had.")
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    except (GradingError, NonFiniteError) as error:
+    except (GradingError, NonFiniteError, EngineError) as error:
         trainer.say(f"{PROG}: error: {error}", file=sys.stderr)
         sys.exit(FAULT_EXIT_CODE)
     except KeyboardInterrupt:

@@ -9,17 +9,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import requests
 import torch
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 from transformers.integrations import WandbCallback
 from transformers.trainer_callback import ProgressCallback
-from trl.models import unwrap_model_for_generation
 
 from elastic.budget import Budget, ReasoningTokens, draw_budget
 from elastic.config import ElasticConfig
-from elastic.data import prompt_token_ids
-from elastic.engines.transformers import TransformersEngine
 from elastic.grading import (
     GradingError,
     UngradedWatch,
@@ -38,7 +36,8 @@ from elastic.micro_batches import (
 )
 from elastic.progress import TrainingProgress
 from elastic.resumable import ResumableGRPOTrainer
-from elastic.rollout import Rollout, rollout_columns, segment_texts
+from elastic.rollout import Rollout, segment_texts
+from elastic.rollout_func import budgeted_rollouts
 from elastic.tracking import WandbMetrics
 
 # Columns of the table of rollouts that are not for a reward to write.
@@ -83,14 +82,17 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
         self._failures: list[str] = []
         given = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
         functions = [reward if _is_model(reward) else guarded(reward, self._failures) for reward in given]
-        super().__init__(
-            model=model,
-            reward_funcs=functions,
-            args=args,
-            train_dataset=train_dataset,
-            rollout_func=budgeted_rollouts,
-            **kwargs,
-        )
+        try:
+            super().__init__(
+                model=model,
+                reward_funcs=functions,
+                args=args,
+                train_dataset=train_dataset,
+                rollout_func=budgeted_rollouts,
+                **kwargs,
+            )
+        except requests.ConnectionError as error:
+            raise ValueError(f"vllm_mode is server, but there is none: {error}") from None
         self.reasoning_tokens = ReasoningTokens.from_tokenizer(
             self._tokenizer,
             reasoning_start_str=args.reasoning_start_str,
@@ -301,56 +303,6 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
         self.log_completions = wanted
 
 
-def budgeted_rollouts(prompts: list, trainer: ElasticGRPOTrainer) -> dict[str, list]:
-    """TRL's `rollout_func`: one budgeted rollout for each prompt, with the fields that rewards may ask for by name."""
-    start = time.perf_counter()
-    tokenizer, tokens = trainer._tokenizer, trainer.reasoning_tokens
-    prompt_ids = [tokens.open(ids) for ids in _tokenized(prompts, trainer)]
-    budgets = trainer.budgets_for(prompt_ids)
-    hidden = trainer.args.disable_tqdm or not trainer.accelerator.is_main_process
-    with (
-        trainer.stop.rollouts(),
-        unwrap_model_for_generation(
-            trainer.model_wrapped,
-            trainer.accelerator,
-            gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
-        ) as model,
-        tqdm(total=len(prompts), desc="rollouts", leave=False, delay=5, disable=hidden) as bar,
-    ):
-        engine = TransformersEngine(
-            model,
-            tokens,
-            pad_token_id=tokenizer.pad_token_id,
-            max_batch_tokens=trainer.args.rollout_max_batch_tokens,
-        )
-
-        def finish(row: int, rollout: Rollout) -> None:
-            bar.update()
-            trainer.start_grading(row, rollout)
-
-        rollouts = engine.generate(
-            prompt_ids,
-            budgets,
-            trainer.args.sampling,
-            seed=trainer.rollout_seed(),
-            first_row=trainer.accelerator.process_index * len(prompts),
-            on_rollout=finish,
-            on_step=trainer.stop.check,
-        )
-    columns = rollout_columns(rollouts, tokenizer)
-    trainer._rollouts = rollouts
-    shown = {"thinking": "thinking_text", "solution": "solution_text", "thinking_stop_reason": "thinking_stop_reason"}
-    trainer._pending_extra_logs |= {name: list(columns[column]) for name, column in shown.items()}
-    trainer._sampling_seconds = time.perf_counter() - start
-    return {
-        "prompt_ids": [list(rollout.prompt_ids) for rollout in rollouts],
-        "completion_ids": [rollout.completion_ids for rollout in rollouts],
-        "logprobs": None,
-        "env_mask": [rollout.env_mask for rollout in rollouts],
-        **columns,
-    }
-
-
 def _is_model(reward: object) -> bool:
     """Whether it is a reward model, or the name of one, which TRL calls in its own way."""
     return isinstance(reward, str | torch.nn.Module)
@@ -365,12 +317,3 @@ def _own_budgets(row: dict) -> dict[str, int]:
     """The budgets in the row's columns of these names, by phase."""
     columns = {phase: f"{phase}_token_budget" for phase in ("thinking", "solution")}
     return {phase: row[column] for phase, column in columns.items() if column in row}
-
-
-def _tokenized(prompts: list, trainer: ElasticGRPOTrainer) -> list[list[int]]:
-    """Token ids of each prompt; TRL repeats a prompt G times, and each is tokenized once."""
-    seen: dict[str, list[int]] = {}
-    for prompt in prompts:
-        if (key := repr(prompt)) not in seen:
-            seen[key] = prompt_token_ids(prompt, trainer._tokenizer, trainer.chat_template_kwargs)
-    return [seen[repr(prompt)] for prompt in prompts]

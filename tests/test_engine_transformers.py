@@ -202,7 +202,9 @@ def test_rule_9_parts_of_a_batch_are_sampled_as_the_whole(llama):
     prompts, budgets = groups(make_prompts(4), 3), make_budgets(12)
     whole = engine_of(llama).generate(prompts, budgets, Sampling(), seed=5)
     for part in (slice(0, 5), slice(5, 12)):
-        sampled = engine_of(llama).generate(prompts[part], budgets[part], Sampling(), seed=5, first_row=part.start)
+        sampled = engine_of(llama).generate(
+            prompts[part], budgets[part], Sampling(), seed=5, streams=range(part.start, part.stop)
+        )
         assert sampled_ids(sampled) == sampled_ids(whole[part])
 
 

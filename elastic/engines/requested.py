@@ -50,6 +50,7 @@ class RequestedRollouts:
     Args:
         prompts: token ids; thinking is opened where a prompt does not open it.
         budgets: one for each prompt.
+        streams: the number of each row's random stream; unset, its place.
         one_pass: let the engine close the thinking itself where it can, so that one request serves both phases. What
             it sampled beyond the solution budget is dropped.
         on_rollout: called with the place and the rollout of each as soon as it has finished.
@@ -66,6 +67,7 @@ class RequestedRollouts:
         *,
         context_length: int | None,
         seed: int,
+        streams: Sequence[int] | None = None,
         one_pass: bool = False,
         on_rollout: OnRollout | None = None,
     ):
@@ -74,7 +76,8 @@ class RequestedRollouts:
             RolloutBuilder(tokens.open(prompt), budget, tokens, context_length)
             for prompt, budget in zip(prompts, budgets, strict=True)
         ]
-        self._seeds = [random.Random(f"{seed}/{row}") for row in range(len(self._builders))]
+        numbers = range(len(self._builders)) if streams is None else streams
+        self._seeds = [random.Random(f"{seed}/{number}") for number in numbers]
         self._one_pass = one_pass and tokens.bridge == tokens.end
         self._closed_by_engine: set[int] = set()
         self._on_rollout = on_rollout

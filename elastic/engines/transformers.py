@@ -58,16 +58,17 @@ class TransformersEngine:
         sampling: Sampling,
         *,
         seed: int = 0,
-        first_row: int = 0,
+        streams: Sequence[int] | None = None,
         on_rollout: Callable[[int, Rollout], None] | None = None,
         on_step: Callable[[], None] | None = None,
     ) -> list[Rollout]:
-        """One rollout for each prompt, in order; the random stream of row i depends on (seed, first_row + i) alone.
+        """One rollout for each prompt, in order; the random numbers of row i depend on (seed, streams[i]) alone.
 
         Args:
             prompts: token ids; thinking is opened where a prompt does not open it. Equal ones share their prefill.
             budgets: one for each prompt.
-            first_row: the place of the first prompt in a batch of which other processes sample other parts.
+            streams: the number of each row's random stream; unset, its place. A row that is sampled elsewhere or later
+                with the same number and seed is the same row.
             on_rollout: called with the place and the rollout of each as soon as it has finished, while others go on.
             on_step: called before each token of the rows that are sampled side by side; what it raises ends them all.
 
@@ -91,8 +92,8 @@ class TransformersEngine:
         self.model.eval()
         try:
             for rows in self._slices(builders):
-                streams = [first_row + row for row in rows]
-                self._decode(rows, builders, Sampler(sampling, seed, streams, self.device), finish, on_step)
+                own_streams = rows if streams is None else [streams[row] for row in rows]
+                self._decode(rows, builders, Sampler(sampling, seed, own_streams, self.device), finish, on_step)
         finally:
             for module in was_training:
                 module.training = True

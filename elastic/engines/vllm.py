@@ -8,7 +8,7 @@ close the thinking, so that one request serves both phases; `closes_thinking_its
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind
@@ -48,14 +48,19 @@ class VLLMEngine:
         sampling: Sampling,
         *,
         seed: int = 0,
+        streams: Sequence[int] | None = None,
         on_rollout: OnRollout | None = None,
+        on_step: Callable[[], None] | None = None,
     ) -> list[Rollout]:
-        """One rollout for each prompt, in order; row i's random stream depends on (seed, i) alone.
+        """One rollout for each prompt, in order; the random numbers of row i depend on (seed, streams[i]) alone.
 
         Args:
             prompts: token ids; thinking is opened where a prompt does not open it.
             budgets: one for each prompt.
+            streams: the number of each row's random stream; unset, its place. A row that is sampled elsewhere or later
+                with the same number and seed is the same row.
             on_rollout: called with the place and the rollout of each as soon as it has finished, while others go on.
+            on_step: called now and then while sampling goes on; what it raises ends it.
 
         Raises:
             ValueError: a prompt with its budget does not fit the model's context.
@@ -64,6 +69,7 @@ class VLLMEngine:
             *(prompts, budgets, self.tokens),
             context_length=self.context_length,
             seed=seed,
+            streams=streams,
             one_pass=self.one_pass,
             on_rollout=on_rollout,
         )
@@ -82,6 +88,8 @@ class VLLMEngine:
             for row in range(len(rollouts)):
                 send(row)
             while rows:
+                if on_step is not None:
+                    on_step()
                 for output in engine.step():
                     if output.finished:
                         row = rows.pop(output.request_id)
