@@ -110,8 +110,7 @@ def _engine(trainer: GRPOTrainer) -> Iterator[Any]:
     elif trainer.vllm_mode == "server":
         from elastic.engines.server import ServerEngine
 
-        with ServerEngine(trainer.args.server_url, trainer.reasoning_tokens, logprobs=True) as engine:
-            yield engine
+        yield ServerEngine(trainer.args.server_url, trainer.reasoning_tokens, logprobs=True)
     else:
         with _awake(trainer.vllm_generation):
             from elastic.engines.vllm import VLLMEngine

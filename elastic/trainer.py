@@ -12,7 +12,6 @@ from dataclasses import replace
 import requests
 import torch
 from accelerate.utils import gather_object
-from tqdm.auto import tqdm
 from transformers.integrations import WandbCallback
 from transformers.trainer_callback import ProgressCallback
 
