@@ -111,6 +111,13 @@ class GradingArguments:
             "0 stops at the first."
         },
     )
+    on_reward_error: Literal["stop", "drop"] = field(
+        default="stop",
+        metadata={
+            "help": "A reward that raises: the samples and its error are written to output_dir/failed_rewards.jsonl; "
+            "stop then ends the run, drop goes on with these samples ungraded, unless it raises on all of them."
+        },
+    )
 
 
 @dataclass

@@ -15,7 +15,7 @@ from elastic.data import fingerprint, prompt_token_ids, selected_problems
 from elastic.evaluation_arguments import EvaluationArguments
 from elastic.evaluation_cells import Cell, Provenance, digest, grid, summarise
 from elastic.generations import Generations, SampleIndex
-from elastic.grading import GradingError, UngradedWatch, called, reason_columns, started
+from elastic.grading import GradingError, RewardFailures, UngradedWatch, called, reason_columns, started
 from elastic.model_source import ModelSource, find_model, load_tokenizer
 from elastic.report import checked_output_dir
 from elastic.results import GENERATIONS_NAME
@@ -47,6 +47,7 @@ class Evaluation:
     generations: Generations
     output_dir: Path
     watch: UngradedWatch
+    failures: RewardFailures
 
     @classmethod
     def prepare(cls, arguments: EvaluationArguments) -> Evaluation:
@@ -73,9 +74,10 @@ class Evaluation:
         output_dir.mkdir(parents=True, exist_ok=True)
         generations = Generations(output_dir / GENERATIONS_NAME, keys={provenance.key(cell.budget) for cell in cells})
         watch = UngradedWatch(arguments.max_ungraded_rate)
+        failures = RewardFailures(arguments.on_reward_error, output_dir / "failed_rewards.jsonl")
         return cls(
             *(arguments, source, tokenizer, problems, prompts, dropped, rewards, cells, provenance, generations),
-            *(output_dir, watch),
+            *(output_dir, watch, failures),
         )
 
     def what_is_there(self) -> str:
@@ -215,6 +217,7 @@ class Evaluation:
         logged: dict[str, list] = {}
         rewards = called(
             self.rewards.functions[0],
+            self.failures,
             prompts=[problem["prompt"] for problem in problems],
             completions=[[{"role": "assistant", "content": text}] for text in texts],
             completion_ids=ids,
@@ -223,7 +226,8 @@ class Evaluation:
             **own | columns,
         )
         check_accuracies(rewards, self.arguments.reward)
-        return rewards, joined_reasons(logged, len(rollouts))
+        reasons = joined_reasons(logged, len(rollouts))
+        return rewards, [self.failures.rows.get(row, reason) for row, reason in enumerate(reasons)]
 
     def _why_ungraded(self, row: Row) -> str | None:
         if row["reward"] is not None:

@@ -1,7 +1,8 @@
 """What training and evaluation make of rewards: a reward that fails, and rows that could not be graded.
 
-A reward fails when it raises, or returns something other than one finite number or None a row: the run then stops. A
-row could not be graded when a reward gives None for it: the row is left out, and the run stops when these are many.
+A reward fails when it raises, or returns something other than one finite number or None a row: the run then stops, or
+where the recipe says so leaves out the rows on which it fails. A row could not be graded when a reward gives None for
+it: the row is left out, and the run stops when these are many.
 """
 
 from __future__ import annotations
@@ -9,17 +10,23 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import json
+import logging
 import math
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from rewards.grades import UNGRADABLE
+from rewards.grades import UNGRADABLE, Reason
+
+logger = logging.getLogger(__name__)
 
 WINDOW_ROWS = 1000
 LEAST_ROWS = 100
 _REASON_COLUMN = "_reason"
+# What a reward is given besides columns of the rows.
+_NOT_OF_A_ROW = {"trainer_state", "log_extra", "log_metric"}
 
 Scores = list[float | None]
 
@@ -91,45 +98,151 @@ def is_coroutine_function(reward: Callable) -> bool:
     return inspect.iscoroutinefunction(reward) or inspect.iscoroutinefunction(type(reward).__call__)
 
 
-def guarded(reward: Callable, failures: list[str]) -> Callable:
-    """`reward`, which notes in `failures` how it failed and grades nothing then, instead of raising.
+class RewardFailures:
+    """What becomes of rewards that raise: which rows it was, in a file, and whether the run stops or leaves them out.
+
+    A reward is called once for a batch. One that raises is called again for each row by itself, and a row on which it
+    raises again has no grade. The run stops, unless `on_reward_error` is drop and the failure is one of some rows only:
+    a reward that fails on all of several rows is broken, and so is one that fails on a batch and on none of its rows.
+
+    Args:
+        path: a .jsonl file that each row on which a reward raised is appended to; several processes may share it.
+
+    Attributes:
+        place: what each line says of where the row was met.
+        stops: why the run has to stop, one sentence for each failure.
+        rows: for each row on which a reward raised why it has no grade, since `forget`.
+    """
+
+    def __init__(self, on_reward_error: str, path: Path):
+        self._drops = on_reward_error == "drop"
+        self._path = path
+        self.place: dict[str, object] = {}
+        self.stops: list[str] = []
+        self.rows: dict[int, str] = {}
+
+    def forget(self) -> None:
+        """Begin with another batch."""
+        self.stops.clear()
+        self.rows.clear()
+
+    def settled(
+        self, reward: Callable, error: Exception, outcomes: Sequence[float | Exception | None], columns: Mapping
+    ) -> Scores:
+        """The scores of the rows one by one, of which `outcomes` has the score or the error, once the batch failed."""
+        name = reward_name(reward)
+        errors = {row: outcome for row, outcome in enumerate(outcomes) if isinstance(outcome, Exception)}
+        for row, own_error in errors.items():
+            self.write(name, row, own_error, row_columns(columns, row, len(outcomes)))
+            self.rows[row] = f"{Reason.GRADER_FAILED}: {_one_line(own_error)}"
+        broken = not errors or (len(errors) == len(outcomes) > 1)
+        if broken or not self._drops:
+            which = f"{len(errors)} of {len(outcomes)} rows fail and are in {self._path}"
+            found = which if errors else f"none of its {len(outcomes)} rows fails by itself"
+            mend = "" if broken else ", or set on_reward_error to drop"
+            self.stops.append(f"{failure_sentence(name, error).rstrip('.')} ({found}){mend}.")
+        return [None if isinstance(outcome, Exception) else outcome for outcome in outcomes]
+
+    def write(self, name: str, row: int, error: BaseException, columns: Mapping) -> None:
+        """Append a line for a row on which the reward `name` raised."""
+        line = {
+            **self.place,
+            "row": row,
+            "reward": name,
+            "error": _one_line(error),
+            "traceback": "".join(traceback.format_exception(error)),
+            "columns": {column: value for column, value in columns.items() if column not in _NOT_OF_A_ROW},
+        }
+        text = json.dumps(line, ensure_ascii=False, default=str) + "\n"
+        try:
+            with self._path.open("ab", buffering=0) as file:
+                file.write(text.encode())
+        except OSError as failure:  # raised here, it would leave the other processes waiting
+            logger.warning("%s could not be written: %s", self._path, failure)
+
+
+def row_columns(columns: Mapping, row: int, rows: int) -> dict:
+    """What a reward is given for one row of `rows`, as it is: no list of one."""
+    return {name: value[row] if _is_column(value, rows) else value for name, value in columns.items()}
+
+
+def _is_column(value: object, rows: int) -> bool:
+    return isinstance(value, list) and len(value) == rows
+
+
+class _RowByRow:
+    """The calls of a reward for each row of a batch by itself; what they log is put together for the batch."""
+
+    def __init__(self, columns: Mapping):
+        self.rows = len(columns["completions"])
+        self._columns = columns
+        self._logged: dict[str, list] = {}
+
+    def __iter__(self) -> Iterator[dict]:
+        for row in range(self.rows):
+            own = {name: [v[row]] if _is_column(v, self.rows) else v for name, v in self._columns.items()}
+            yield own | ({"log_extra": functools.partial(self._log, row)} if "log_extra" in own else {})
+        for column, values in self._logged.items():
+            self._columns["log_extra"](column, values)
+
+    def _log(self, row: int, column: str, values: Sequence) -> None:
+        self._logged.setdefault(column, [None] * self.rows)[row] = values[0]
+
+
+def guarded(reward: Callable, failures: RewardFailures) -> Callable:
+    """`reward`, which notes in `failures` how it failed, and on which rows, instead of raising.
 
     Processes wait for one another's rewards. One that raised alone would leave the others waiting; so all of them get
     here, and whoever has called the rewards looks at the failures of all processes next.
     """
-
-    def noted(error: Exception, rows: int) -> Scores:
-        failures.append(failure_sentence(reward_name(reward), error))
-        return [None] * rows
-
     if is_coroutine_function(reward):
 
-        async def call(completions, **columns):
+        async def scores(columns):
+            return checked_scores(await reward(**columns), len(columns["completions"]))
+
+        async def outcome(columns):
             try:
-                return checked_scores(await reward(completions=completions, **columns), len(completions))
+                return (await scores(columns))[0]
             except Exception as error:
-                return noted(error, len(completions))
+                return error
+
+        async def call(**columns):
+            try:
+                return await scores(columns)
+            except Exception as error:
+                outcomes = [await outcome(row) for row in _RowByRow(columns)]
+                return failures.settled(reward, error, outcomes, columns)
     else:
 
-        def call(completions, **columns):
+        def scores(columns):
+            given = reward(**columns)
+            given = asyncio.run(given) if inspect.iscoroutine(given) else given
+            return checked_scores(given, len(columns["completions"]))
+
+        def outcome(columns):
             try:
-                scores = reward(completions=completions, **columns)
-                scores = asyncio.run(scores) if inspect.iscoroutine(scores) else scores
-                return checked_scores(scores, len(completions))
+                return scores(columns)[0]
             except Exception as error:
-                return noted(error, len(completions))
+                return error
+
+        def call(**columns):
+            try:
+                return scores(columns)
+            except Exception as error:
+                outcomes = [outcome(row) for row in _RowByRow(columns)]
+                return failures.settled(reward, error, outcomes, columns)
 
     call.__name__ = reward_name(reward)
     return call
 
 
-def called(reward: Callable, **columns) -> Scores:
+def called(reward: Callable, failures: RewardFailures, **columns) -> Scores:
     """The scores of `reward`, which may be a coroutine function. Raises GradingError when it fails."""
-    failures: list[str] = []
+    failures.forget()
     scores = guarded(reward, failures)(**columns)
     scores = asyncio.run(scores) if inspect.iscoroutine(scores) else scores
-    if failures:
-        raise GradingError(failures[0])
+    if failures.stops:
+        raise GradingError(failures.stops[0])
     return scores
 
 
@@ -158,3 +271,7 @@ def failure_sentence(name: str, error: Exception) -> str:
     what = " ".join(str(error).split()).rstrip(".")
     where = "" if Path(frame.filename) == Path(__file__) else f" at {frame.filename} line {frame.lineno}"
     return f"The reward {name} failed with {type(error).__name__}{where}: {what}; mend it, and start again."
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

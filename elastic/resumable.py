@@ -62,7 +62,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
         self._is_saving = False
         self._micro_batches: list[MicroBatch] = []
         self._skipped_in_a_row = 0
-        self._faults = {"failed_saves": 0, "skipped_steps": 0, "reward_errors": 0}
+        self.faults = {"failed_saves": 0, "skipped_steps": 0, "reward_errors": 0}
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
         self._checkpoint = None if resume_from_checkpoint is None else Path(resume_from_checkpoint)
@@ -84,7 +84,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
             "metrics": {name: list(map(float, values)) for name, values in self._metrics["train"].items()},
             "loss_since_log": self._tr_loss.clone(),
             "logged_step": self._globalstep_last_logged,
-            "faults": dict(self._faults),
+            "faults": dict(self.faults),
             "skipped_in_a_row": self._skipped_in_a_row,
         }
 
@@ -96,7 +96,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
         self._metrics["train"].update({name: list(values) for name, values in position["metrics"].items()})
         self._tr_loss = position["loss_since_log"].clone()
         self._globalstep_last_logged = position["logged_step"]
-        self._faults = dict(position["faults"])
+        self.faults = dict(position["faults"])
         self._skipped_in_a_row = position["skipped_in_a_row"]
 
     def begin(self) -> None:
@@ -144,7 +144,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
             or self._tried_to_save(lambda: args.should_save and put_in_place(args.output_dir, step, args.world_size))
         )
         if failure is not None:
-            self._faults["failed_saves"] += 1
+            self.faults["failed_saves"] += 1
             if args.should_save:
                 shutil.rmtree(unfinished_folder(args.output_dir), ignore_errors=True)
             self.say(f"The checkpoint of step {step} could not be saved, and the run goes on without it: {failure}")
@@ -195,7 +195,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
         if self.accelerator.optimizer_step_was_skipped:  # by DeepSpeed, and then transformers holds the schedule too
             self.lr_scheduler.step()
         self._skipped_in_a_row += 1
-        self._faults["skipped_steps"] += 1
+        self.faults["skipped_steps"] += 1
         step = self.state.global_step + 1
         self.say(
             f"Step {step} is skipped: its loss or its gradient is not finite (gradient norm {float(grad_norm):g})."
@@ -210,7 +210,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
 
     def log(self, logs, start_time=None):
         if self.model.training:
-            logs.update({f"faults/{name}": count for name, count in self._faults.items()})
+            logs.update({f"faults/{name}": count for name, count in self.faults.items()})
         super().log(logs, start_time)
 
     def say(self, text: str, file: TextIO | None = None) -> None:

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import requests
 import torch
@@ -19,9 +20,11 @@ from elastic.budget import Budget, ReasoningTokens, draw_budget
 from elastic.config import ElasticConfig
 from elastic.grading import (
     GradingError,
+    RewardFailures,
     UngradedWatch,
     guarded,
     reason_columns,
+    reward_name,
     started,
     ungraded_reason,
 )
@@ -50,7 +53,8 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
 
     - rollouts come from `budgeted_rollouts`, through TRL's `rollout_func`; its `env_mask` masks what was inserted
     - `_generate_and_score_completions` notes the rows, whose columns may hold budgets, and logs the budget metrics
-    - `_calculate_rewards` stops the run when a reward fails, leaves out rows that one of the rewards could not grade
+    - `_calculate_rewards` stops the run when a reward fails (on_reward_error: drop counts the rows on which it does, in
+      `faults/reward_errors`, and leaves them out), leaves out rows that one of the rewards could not grade
       and stops when they are many, applies `solution_truncated_reward: zero`, and keeps the rewards for those metrics
     - `_prepare_inputs` orders the rows of an update by length before they are cut into micro-batches
     - `_compute_loss` leaves out rows that cannot move the policy, and padding that no remaining row needs
@@ -78,7 +82,7 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
     ):
         if kwargs.get("tools") or kwargs.get("environment_factory"):
             raise ValueError("tools and environments are not supported: with them TRL ignores what env_mask masks.")
-        self._failures: list[str] = []
+        self._failures = RewardFailures(args.on_reward_error, Path(args.output_dir, "failed_rewards.jsonl"))
         given = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
         functions = [reward if _is_model(reward) else guarded(reward, self._failures) for reward in given]
         try:
@@ -148,6 +152,7 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
 
     def _generate_and_score_completions(self, inputs):
         self._rows = inputs
+        self._failures.forget()
         mode = "train" if self.model.training else "eval"
         output = super()._generate_and_score_completions(inputs)
         self._settle_equal_groups(output)
@@ -199,9 +204,11 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         start = time.perf_counter()
+        self._failures.place = {"step": self.state.global_step + 1, "process": self.accelerator.process_index}
         rewards_BF = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        if failures := gather_object(self._failures):
-            raise GradingError(failures[0])
+        if stops := gather_object(self._failures.stops):
+            raise GradingError(stops[0])
+        self.faults["reward_errors"] += sum(gather_object([len(self._failures.rows)]))
         self._ungraded_watch.add(self._ungraded_reasons(rewards_BF))
         rewards_BF = rewards_BF.masked_fill(rewards_BF.isnan().any(dim=1, keepdim=True), torch.nan)
         if self.args.solution_truncated_reward == "zero":
@@ -215,11 +222,14 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
         """For each row of all processes None, or why it could not be graded."""
         if not rewards_BF.isnan().any():
             return [None] * len(rewards_BF)
-        reasons = reason_columns(self._pending_extra_logs)
+        reasons, raised = reason_columns(self._pending_extra_logs), self._failures.rows
         own: list[str | None] = []
         for row, missing_F in enumerate(self._own(rewards_BF).isnan().tolist()):
             without_grade = [name for name, missing in zip(self.reward_func_names, missing_F, strict=True) if missing]
-            own.append(ungraded_reason(row, reasons, without_grade) if without_grade else None)
+            if row in raised:
+                own.append(f"{' and '.join(without_grade)} {raised[row]}")
+            else:
+                own.append(ungraded_reason(row, reasons, without_grade) if without_grade else None)
         return gather_object(own)
 
     def _log_completion_extra(self, column, values):
@@ -239,7 +249,8 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
             try:
                 started(start, **columns | {"solution_text": solution_text})
             except GradingError as error:  # said with the failures of the rewards, where all processes meet
-                self._failures.append(str(error))
+                self._failures.write(reward_name(start), row, error.__cause__, columns)
+                self._failures.stops.append(str(error))
 
     def _prepare_inputs(self, generation_batch):
         buffered = self._buffered_inputs

@@ -396,6 +396,29 @@ def test_a_reward_that_fails_or_gives_no_accuracy_stops_with_a_sentence(argument
     assert not (tmp_path / "out" / "generations.jsonl").exists()
 
 
+def stumbling_reward(completions, level, **columns):
+    if stumbling_reward.broken and 4 in level:
+        raise KeyError("no such key")
+    return [0.5] * len(completions)
+
+
+def test_samples_that_a_reward_raises_on_are_left_out_and_graded_anew_later(arguments, tmp_path):
+    command = [*arguments, "--reward", f"{__name__}.stumbling_reward", "--max_ungraded_rate", "1"]
+    command += ["--on_reward_error", "drop"]
+    stumbling_reward.broken = True
+    evaluate.main(command)
+    rows = generations(tmp_path / "out")
+    failed = [row for row in rows if row["reward"] is None]
+    assert 0 < len(failed) < len(rows)
+    assert {row["reason"] for row in failed} == {"grader_failed: KeyError: 'no such key'"}
+    lines = list(map(json.loads, (tmp_path / "out" / "failed_rewards.jsonl").read_text().splitlines()))
+    assert [line["columns"]["solution_text"] for line in lines] == [row["solution_text"] for row in failed]
+    stumbling_reward.broken = False
+    evaluate.main(command)
+    again = generations(tmp_path / "out")
+    assert [row["reward"] for row in again[len(rows) :]] == [0.5] * len(failed)
+
+
 def test_a_reward_may_be_a_coroutine(arguments, tmp_path):
     evaluate.main([*arguments, "--reward", f"{__name__}.patient_reward"])
     assert {row["reward"] for row in generations(tmp_path / "out")} == {0.5}

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import json
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from elastic.grading import (
     GradingError,
+    RewardFailures,
     UngradedWatch,
     called,
     checked_scores,
@@ -126,7 +128,12 @@ async def half(completions, **columns):
     return [0.5] * len(completions)
 
 
-def test_every_form_of_a_reward_can_be_called():
+@pytest.fixture
+def failures(tmp_path):
+    return RewardFailures("stop", tmp_path / "failed.jsonl")
+
+
+def test_every_form_of_a_reward_can_be_called(failures):
     for reward, expected in (
         (Callable(), 0.0),
         (AsyncCallable(), 0.25),
@@ -137,20 +144,21 @@ def test_every_form_of_a_reward_can_be_called():
         (lambda completions, **columns: torch.tensor([0.75] * len(completions)), 0.75),
         (lambda completions, **columns: [True, False], None),
     ):
-        scores = called(reward, completions=["a", "b"])
+        scores = called(reward, failures, completions=["a", "b"])
         assert scores == ([expected] * 2 if expected is not None else [1.0, 0.0])
         assert all(type(score) is float for score in scores)
     assert reward_name(functools.partial(half)) == "half" and reward_name(Callable()) == "Callable"
 
 
 @pytest.mark.parametrize("reward", [raising, raising_later, functools.partial(raising)])
-def test_a_reward_that_raises_is_told_of_in_one_line_with_its_place(reward):
+def test_a_reward_that_raises_is_told_of_in_one_line_with_its_place(reward, failures, tmp_path):
     with pytest.raises(GradingError) as error:
-        called(reward, completions=["a"])
+        called(reward, failures, completions=["a"])
     code = (reward.func if isinstance(reward, functools.partial) else reward).__code__
     assert str(error.value) == (
         f"The reward {code.co_name} failed with ValueError at {__file__} line {code.co_firstlineno + 1}: two lines; "
-        f"mend it, and start again."
+        f"mend it, and start again (1 of 1 rows fail and are in {tmp_path}/failed.jsonl), or set on_reward_error to "
+        f"drop."
     )
 
 
@@ -165,9 +173,9 @@ def test_a_reward_that_raises_is_told_of_in_one_line_with_its_place(reward):
         ([[1.0], 0.0], "TypeError: float() argument must be"),
     ],
 )
-def test_what_is_no_score_is_a_failure_of_the_reward(scores, said):
+def test_what_is_no_score_is_a_failure_of_the_reward(scores, said, failures):
     with pytest.raises(GradingError, match="The reward given failed with") as error:
-        called(named(lambda completions, **columns: scores, "given"), completions=["a", "b"])
+        called(named(lambda completions, **columns: scores, "given"), failures, completions=["a", "b"])
     assert said in str(error.value)
 
 
@@ -176,12 +184,79 @@ def named(function, name):
     return function
 
 
-def test_a_guarded_reward_notes_its_failure_and_grades_nothing():
-    failures = []
+def test_a_guarded_reward_notes_its_failure_and_grades_nothing(failures):
     assert guarded(raising, failures)(completions=["a", "b"]) == [None, None]
     assert asyncio.run(guarded(raising_later, failures)(completions=["a"])) == [None]
-    assert [failure.split()[2] for failure in failures] == ["raising", "raising_later"]
+    assert [failure.split()[2] for failure in failures.stops] == ["raising", "raising_later"]
     assert guarded(raising, failures).__name__ == "raising"
+
+
+def stumbling(completions, gold, log_extra, trainer_state=None, **columns):
+    """The length of each completion; it raises where the gold is bad, and wants all rows to have the state."""
+    log_extra("seen", [f"{text} of {trainer_state}" for text in completions])
+    for text, own in zip(completions, gold, strict=True):
+        if own == "bad":
+            raise KeyError(text)
+    return [float(len(text)) for text in completions]
+
+
+async def stumbling_later(completions, **columns):
+    await asyncio.sleep(0)
+    return stumbling(completions, **columns)
+
+
+def graded(reward, mode, path, gold):
+    """(scores, failures, what was logged) of a batch with the completions a, bb, ccc."""
+    failures, logged = RewardFailures(mode, path), {}
+    failures.place = {"step": 7}
+    columns = dict(completions=["a", "bb", "ccc"], gold=gold, log_extra=logged.__setitem__, trainer_state="state")
+    scores = guarded(reward, failures)(**columns)
+    return asyncio.run(scores) if asyncio.iscoroutine(scores) else scores, failures, logged
+
+
+@pytest.mark.parametrize("reward", [stumbling, stumbling_later])
+@pytest.mark.parametrize("mode", ["stop", "drop"])
+def test_the_rows_that_a_reward_raises_on_are_found_and_written(reward, mode, tmp_path):
+    path = tmp_path / "failed.jsonl"
+    scores, failures, logged = graded(reward, mode, path, ["good", "bad", "good"])
+    assert scores == [1.0, None, 3.0] and failures.rows == {1: "grader_failed: KeyError: 'bb'"}
+    assert logged["seen"] == ["a of state", "bb of state", "ccc of state"]
+    (line,) = map(json.loads, path.read_text().splitlines())
+    assert "in stumbling\n    raise KeyError(text)\n" in line.pop("traceback")
+    assert line == {
+        **{"step": 7, "row": 1, "reward": reward.__name__, "error": "KeyError: 'bb'"},
+        "columns": {"completions": "bb", "gold": "bad"},
+    }
+    if mode == "drop":
+        assert failures.stops == []
+        return
+    (sentence,) = failures.stops
+    assert sentence.startswith(f"The reward {reward.__name__} failed with KeyError at {__file__} line ")
+    assert sentence.endswith(
+        f": 'bb'; mend it, and start again (1 of 3 rows fail and are in {path}), or set on_reward_error to drop."
+    )
+
+
+def test_a_reward_that_raises_on_every_row_stops_a_run_that_drops_rows(tmp_path):
+    scores, failures, _ = graded(stumbling, "drop", tmp_path / "failed.jsonl", ["bad"] * 3)
+    assert scores == [None] * 3 and len((tmp_path / "failed.jsonl").read_text().splitlines()) == 3
+    assert failures.stops[0].endswith(f"start again (3 of 3 rows fail and are in {tmp_path}/failed.jsonl).")
+
+
+def test_a_reward_that_raises_on_no_row_by_itself_stops_a_run_that_drops_rows(tmp_path):
+    def of_one(completions, **columns):
+        (only,) = completions
+        return [float(len(only))]
+
+    _, failures, _ = graded(of_one, "drop", tmp_path / "failed.jsonl", ["good"] * 3)
+    assert not (tmp_path / "failed.jsonl").exists()
+    assert failures.stops[0].endswith("start again (none of its 3 rows fails by itself).")
+
+
+def test_a_file_that_cannot_be_written_raises_nothing(tmp_path, caplog):
+    scores, failures, _ = graded(stumbling, "drop", tmp_path / "gone" / "failed.jsonl", ["good", "good", "bad"])
+    assert scores == [1.0, 2.0, None] and failures.stops == []
+    assert "failed.jsonl could not be written: [Errno 2]" in caplog.text
 
 
 def test_a_start_of_grading_that_fails_is_told_of():

@@ -217,7 +217,10 @@ STOPS = {
         "110 of the last 224 rows could not be graded (49.1%), more than max_ungraded_rate 0.01 allows: failing "
         "grader_failed 110 (such as: it died); mend what the reasons name, or raise max_ungraded_rate."
     ),
-    "raising": "The reward raising_reward failed with KeyError at {} line {}: 'no such key'; mend it, and start again.",
+    "raising": (
+        "The reward raising_reward failed with KeyError at {} line {}: 'no such key'; mend it, and start again "
+        "(56 of 56 rows fail and are in {}/run/failed_rewards.jsonl)."
+    ),
 }
 
 
@@ -243,7 +246,7 @@ def test_two_processes_stop_together_when_rows_cannot_be_graded_and_keep_the_las
         timeout=300,
     )
     line = trainer_fixtures.raising_reward.__code__.co_firstlineno + 3
-    sentence = f"python -m elastic.train: error: {STOPS[name].format(trainer_fixtures.__file__, line)}"
+    sentence = f"python -m elastic.train: error: {STOPS[name].format(trainer_fixtures.__file__, line, tmp_path)}"
     assert done.returncode != 0 and done.stderr.splitlines().count(sentence) == 1, done.stderr[-3000:]
     assert done.stderr.count("Traceback (most recent call last)") == 1  # torchrun's own
     complete, partial = complete_checkpoints(tmp_path / "run")

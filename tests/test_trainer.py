@@ -1,7 +1,9 @@
 """What the trainer samples, what its rewards see, and what it makes of rollouts that were cut."""
 
+import json
 import math
 from collections import defaultdict
+from pathlib import Path
 
 import pandas
 import pytest
@@ -186,6 +188,40 @@ def test_a_reward_that_raises_stops_the_run(tmp_path):
     ):
         trainer.train()
     assert trainer.state.global_step == 1
+
+
+@pytest.mark.parametrize("mode", ["drop", "stop"])
+def test_rows_that_a_reward_raises_on_are_left_out_of_their_groups_where_the_recipe_says_so(tmp_path, mode):
+    def stumbling(completions, thinking_tokens, **columns):
+        if any(tokens < 4 for tokens in thinking_tokens):
+            raise KeyError("short")
+        return tenths_reward(completions, thinking_tokens)
+
+    def reference(completions, thinking_tokens, **columns):
+        tenths = tenths_reward(completions, thinking_tokens)
+        return [None if n < 4 else reward for n, reward in zip(thinking_tokens, tenths, strict=True)]
+
+    def trainer_in(folder, reward):
+        folder.mkdir()
+        return make_trainer(folder, reward_funcs=reward, on_reward_error=mode, per_device_train_batch_size=16)
+
+    trainer = trainer_in(tmp_path / "raises", stumbling)
+    if mode == "stop":
+        with pytest.raises(GradingError, match=r"KeyError at .* of 16 rows fail and are in .*/failed_rewards\.jsonl"):
+            trainer.train()
+        assert trainer.state.global_step == 0
+        return
+    updates = recorded_training(trainer)
+    expected = recorded_training(trainer_in(tmp_path / "knows", reference))
+    for ours, theirs in zip(updates, expected, strict=True):
+        assert torch.equal(ours.inputs["advantages"], theirs.inputs["advantages"]) and ours.loss == theirs.loss
+    short = [[r for r in update.round.rollouts if r.thinking_tokens < 4] for update in updates]
+    lines = list(map(json.loads, Path(trainer.args.output_dir, "failed_rewards.jsonl").read_text().splitlines()))
+    assert [line["step"] for line in lines] == [1] * len(short[0]) + [2] * len(short[1])
+    assert [line["columns"]["thinking_tokens"] for line in lines] == [r.thinking_tokens for r in (*short[0], *short[1])]
+    logs = [log for log in trainer.state.log_history if "loss" in log]
+    assert [log["faults/reward_errors"] for log in logs] == [len(short[0]), len(lines)]
+    assert 0 < len(short[0]) < len(lines)
 
 
 def test_a_coroutine_rewards_like_a_function(tmp_path):
