@@ -104,7 +104,7 @@ class Evaluation:
 
         model = AutoModelForCausalLM.from_pretrained(
             self.source.path,
-            revision=self.source.revision or "main",
+            revision=self.source.config_revision or "main",
             dtype=self.arguments.dtype,
             attn_implementation=self.arguments.attn_implementation,
             trust_remote_code=self.arguments.trust_remote_code,

@@ -72,6 +72,26 @@ def check_place(model_name_or_path: str) -> None:
         )
 
 
+def adapter_base(directory: Path) -> ModelSource:
+    """The model that the adapter in `directory` was trained on.
+
+    Raises:
+        ValueError: one sentence for why it cannot be had.
+    """
+    config = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
+    name = config["base_model_name_or_path"]
+    try:
+        if name is None:
+            raise ValueError("it names none.")
+        return find_model(name, config["revision"] or "main")
+    except (ValueError, FileNotFoundError) as error:
+        why = str(error).removeprefix("model_name_or_path is ")
+        raise ValueError(
+            f"The base model of the adapter in {str(directory)!r} (base_model_name_or_path in adapter_config.json) is "
+            f"not to be had: {why}"
+        ) from None
+
+
 def load_tokenizer(name: str, revision: str | None, *, trust_remote_code: bool, **options):
     """The tokenizer of a model. Raises ValueError when it cannot be loaded."""
     from transformers import AutoTokenizer
@@ -92,14 +112,9 @@ def _local_source(directory: Path) -> ModelSource:
             digest.update(f"{path.name}\n{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     if (directory / "config.json").is_file():
         return ModelSource(str(directory), None, str(directory), None, digest.hexdigest()[:16])
-    base = _adapter_base(directory)
+    base = adapter_base(directory)
     digest.update(base.fingerprint.encode())
     return ModelSource(str(directory), None, base.config_path, base.config_revision, digest.hexdigest()[:16])
-
-
-def _adapter_base(directory: Path) -> ModelSource:
-    config = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
-    return find_model(config["base_model_name_or_path"], config["revision"] or "main")
 
 
 def _may_be_hub_id(name: str) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import pyarrow
 from datasets import Dataset, Value
+from peft import PeftConfig
 from transformers import AutoConfig, PreTrainedTokenizerBase
-from trl import ModelConfig
+from trl import ModelConfig, get_peft_config
 
 from elastic import model_source
 from elastic.arguments import DataArguments, RunArguments
@@ -53,7 +55,7 @@ def load_tokenizer(model: ModelConfig, config: ElasticConfig) -> PreTrainedToken
     if (Path(name) / "adapter_config.json").is_file():
         raise ValueError(
             f"model_name_or_path is {name!r}, which holds a PEFT adapter: merge it into its base model "
-            f"(merge_and_unload), and give the directory of that."
+            f"(python -m elastic.export --model_name_or_path {name} --output_dir NEW), and give the directory of that."
         )
     if not Path(name).is_dir():
         find_model(name, model.model_revision)  # one request, where a tokenizer's many files are each tried again
@@ -195,6 +197,23 @@ def check_context(
             f"The longest prompt ({prompt} tokens) and the longest rollout ({rollout} tokens) exceed the context of "
             f"{name}, {context} tokens: lower max_prompt_length, thinking_token_budget or solution_token_budget."
         )
+
+
+def lora_config(model: ModelConfig) -> PeftConfig | None:
+    """TRL's configuration of an adapter; None without use_peft.
+
+    TRL makes a text of a list of one module, which PEFT takes for a pattern of the module's whole path: here a name
+    stays a name, and the adapter notes the revision of its base.
+    """
+    adapter = get_peft_config(model)
+    if adapter is None:
+        return None
+    modules = model.lora_target_modules
+    if isinstance(modules, str) and re.fullmatch(r"[\w.]+", modules):
+        adapter.target_modules = {modules}
+    if not Path(model.model_name_or_path).is_dir():
+        adapter.revision = model.model_revision
+    return adapter
 
 
 def with_model_options(config: ElasticConfig, model: ModelConfig) -> ElasticConfig:

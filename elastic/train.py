@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     for message in _NOISE:
         warnings.filterwarnings("ignore", message)
-    from trl import ModelConfig, get_peft_config, get_quantization_config
+    from trl import ModelConfig, get_quantization_config
 
     from elastic import setup
     from elastic.checkpoints import check_same_checkpoint, checkpoint_to_resume, claim_output_dir, run_identity
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             args=setup.with_model_options(config, model),
             train_dataset=dataset,
             processing_class=tokenizer,
-            peft_config=get_peft_config(model),
+            peft_config=setup.lora_config(model),
             quantization_config=get_quantization_config(model),
         )
         if not config.use_vllm:

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,13 +19,13 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from elastic import evaluate
+from elastic import evaluate, export
 from elastic.arguments import parse
 from elastic.budget import Budget
 from elastic.evaluation import Evaluation
 from elastic.evaluation_arguments import EvaluationArguments
 from elastic.evaluation_cells import Cell, Provenance, grid, summarise
-from elastic.model_source import find_model
+from elastic.model_source import ModelSource, find_model
 from elastic.results import CELL_FIELDS, Control
 from elastic.rollout import Sampling
 
@@ -358,6 +359,40 @@ def test_an_adapter_is_measured_with_its_base(arguments, model_dir, tmp_path):
     fingerprint = find_model(str(adapter)).fingerprint
     (base / "generation_config.json").write_text("{}")
     assert find_model(str(adapter)).fingerprint != fingerprint
+
+
+def test_an_adapter_and_its_export_give_the_same_greedy_rollouts_and_results(arguments, model_dir, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(1)
+    lora = LoraConfig(target_modules=["q_proj", "down_proj", "lm_head"], init_lora_weights=False)
+    get_peft_model(LlamaForCausalLM.from_pretrained(model_dir), lora).save_pretrained(tmp_path / "adapter")
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(model_dir / name, tmp_path / "adapter")
+    export.main(["--model_name_or_path", str(tmp_path / "adapter"), "--output_dir", str(tmp_path / "merged")])
+    greedy = [*arguments, "--temperature", "0", "--num_generations", "1"]
+    cells, rows = [], []
+    for name in ("adapter", "merged"):
+        places = ["--model_name_or_path", str(tmp_path / name), "--output_dir", str(tmp_path / f"of_{name}")]
+        evaluate.main([*greedy, *places])
+        cells.append([without(cell, "model_", "key") for cell in results(tmp_path / f"of_{name}")])
+        rows.append([without(row, "key") for row in generations(tmp_path / f"of_{name}")])
+    assert cells[0] == cells[1] and rows[0] == rows[1] and len(rows[0]) == 10
+    evaluate.main([*greedy, "--output_dir", str(tmp_path / "of_base")])
+    assert [without(row, "key") for row in generations(tmp_path / "of_base")] != rows[0]
+
+
+def without(row, *starts):
+    return {name: value for name, value in row.items() if not name.startswith(starts)}
+
+
+def test_the_base_of_an_adapter_is_loaded_at_the_revision_that_it_notes(monkeypatch):
+    load = Mock(side_effect=ConnectionError)
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", load)
+    evaluation = Mock(source=ModelSource("adapter", None, "org/base", "0123abc", "f"))
+    with pytest.raises(ConnectionError):
+        Evaluation.load_engine(evaluation)
+    assert load.call_args.kwargs["revision"] == "0123abc"
 
 
 def test_a_reward_sees_the_columns_and_none_is_counted_as_ungraded(arguments, tmp_path):

@@ -13,10 +13,12 @@ import trainer_fixtures
 from safetensors.torch import load_file
 from trainer_fixtures import config_fields, save_model, tiny_model, write_problems
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import ModelConfig
 
 from elastic import train
 from elastic.checkpoints import complete_checkpoints
 from elastic.nano.tokenizer import make_tokenizer
+from elastic.setup import lora_config
 
 ROOT = Path(__file__).parents[1]
 HERE = str(Path(__file__).parent)
@@ -85,6 +87,10 @@ BAD_INPUT = [
     (dict(model_name_or_path="{}/empty"), "model_name_or_path is '{}/empty', which holds neither config.json nor"),
     (dict(model_name_or_path="{}/no_weights"), "model_name_or_path is '{}/no_weights', which holds no weights"),
     (dict(model_name_or_path="{}/adapter"), "model_name_or_path is '{}/adapter', which holds a PEFT adapter: merge it"),
+    (
+        dict(model_name_or_path="{}/adapter"),
+        "(python -m elastic.export --model_name_or_path {}/adapter --output_dir NEW)",
+    ),
     (dict(model_name_or_path="org/none"), "'org/none' (revision 'main'), which is no directory and not to be had"),
     (dict(dataset_name=None), "dataset_name is not set"),
     (dict(dataset_name="{}/none.jsonl"), "dataset_name is '{}/none.jsonl', and there is no such file"),
@@ -266,13 +272,45 @@ def test_a_reward_that_fails_ends_the_process_with_1(folder, tmp_path):
     assert done.stderr.splitlines()[-1].startswith("python -m elastic.train: error: The reward raising_reward failed")
 
 
-def test_lora_from_the_command_line(folder, tmp_path):
-    options = dict(use_peft="true", lora_r=2, beta=0.1, reward_funcs="trainer_fixtures.even_reward", learning_rate=1e-2)
-    modules = ["--lora_target_modules", "q_proj", "v_proj"]
-    train.main([*command_line(folder, **options, output_dir=tmp_path / "run"), *modules])
+LORA = dict(use_peft="true", lora_r=2, beta=0.1, reward_funcs="trainer_fixtures.even_reward", learning_rate=1e-2)
+
+
+@pytest.mark.parametrize(
+    "modules", [["q_proj", "v_proj"], ["self_attn.q_proj"], ["all-linear"], [r".*layers\.1.*_proj"]]
+)
+def test_lora_from_the_command_line(folder, tmp_path, modules):
+    """One module by its name too, which TRL takes for a pattern of a whole path."""
+    options = [*command_line(folder, **LORA, output_dir=tmp_path / "run"), "--lora_target_modules", *modules]
+    train.main(options)
     adapter = load_file(tmp_path / "run" / "adapter_model.safetensors")
     trained = {name: weight for name, weight in adapter.items() if "lora_B" in name}
-    assert len(trained) == 4 and all(weight.abs().max() > 0 for weight in trained.values())
+    assert len(trained) == {"q_proj": 4, "self_attn.q_proj": 2, "all-linear": 14}.get(modules[0], 7)
+    assert all(weight.abs().max() > 0 for weight in trained.values())
+
+
+def test_lora_is_saved_with_its_tokenizer_and_resumes_exactly(folder, tmp_path):
+    lora = LORA | dict(save_strategy="steps", save_steps=2, max_steps=4, lora_dropout=0.3)
+    runs = [tmp_path / name for name in ("undisturbed", "interrupted")]
+    train.main(command_line(folder, **lora, output_dir=runs[0]))
+    shutil.copytree(*runs)
+    shutil.rmtree(runs[1] / "checkpoint-4")
+    (runs[1] / "adapter_model.safetensors").unlink()
+    train.main(command_line(folder, **lora, output_dir=runs[1]))
+    adapter, resumed = (load_file(run / "adapter_model.safetensors") for run in runs)
+    half_way = load_file(runs[0] / "checkpoint-2" / "adapter_model.safetensors")
+    assert adapter.keys() == resumed.keys() == half_way.keys()
+    assert all((adapter[name] == resumed[name]).all() for name in adapter)
+    assert all((adapter[name] != half_way[name]).any() for name in adapter)
+    for place in (runs[0], runs[0] / "checkpoint-2"):
+        assert AutoTokenizer.from_pretrained(place).chat_template == make_tokenizer().chat_template
+        assert not (place / "model.safetensors").exists()
+
+
+def test_an_adapter_notes_the_revision_of_its_base_on_the_hub(folder):
+    hub = ModelConfig(model_name_or_path="org/model", model_revision="v2", use_peft=True)
+    here = ModelConfig(model_name_or_path=str(folder / "model"), model_revision="v2", use_peft=True)
+    assert (lora_config(hub).revision, lora_config(here).revision) == ("v2", None)
+    assert lora_config(ModelConfig(model_name_or_path="org/model")) is None
 
 
 def test_the_model_is_loaded_as_the_recipe_says(folder, tmp_path):
