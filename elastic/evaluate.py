@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -20,7 +21,7 @@ from elastic.arguments import parse, sentence_on_error
 from elastic.evaluation_arguments import EvaluationArguments
 
 PROG = "python -m elastic.evaluate"
-GRADING_EXIT_CODE = 1
+FAILURE_EXIT_CODE = 1
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -33,29 +34,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     with sentence_on_error(PROG):
         evaluation = Evaluation.prepare(arguments)
         incomplete = [cell for cell in evaluation.cells if evaluation.missing_chunks(cell)]
-        engine = evaluation.load_engine() if incomplete else None
+        with exit_on_failure():
+            engine = evaluation.load_engine() if incomplete else None
     tell(evaluation.what_is_there())
     if kept := set_aside_foreign_results(evaluation):
         tell(f"results.json there was of another model or other data; it is kept as {kept.name}.")
     measured = []
     for cell in evaluation.cells:
         if cell in incomplete:
-            complete(evaluation, cell, engine)
+            with exit_on_failure():
+                evaluation.complete(cell, engine)
         measured.append(evaluation.measure(cell))
         write_results(evaluation.output_dir, measured)
     print(write_tables(arguments, evaluation.output_dir, measured))
     tell(f"Written to {evaluation.output_dir}: results.json, generations.jsonl, table.md and curve.png.")
 
 
-def complete(evaluation, cell, engine) -> None:
-    """Sample and grade what the cell lacks; where that cannot be graded, say why and exit: what is there is kept."""
+@contextmanager
+def exit_on_failure() -> Iterator[None]:
+    """Where rollouts cannot be sampled or graded, say why and exit; what is there is kept."""
+    from elastic.engines.server import EngineError
     from elastic.grading import GradingError
 
     try:
-        evaluation.complete(cell, engine)
-    except GradingError as error:
+        yield
+    except (EngineError, GradingError) as error:
         tell(f"{PROG}: error: {error}")
-        sys.exit(GRADING_EXIT_CODE)
+        sys.exit(FAILURE_EXIT_CODE)
 
 
 def set_aside_foreign_results(evaluation) -> Path | None:

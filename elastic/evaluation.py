@@ -10,10 +10,10 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import AutoConfig
 
-from elastic.budget import ReasoningTokens
 from elastic.data import fingerprint, prompt_token_ids, selected_problems
 from elastic.evaluation_arguments import EvaluationArguments
 from elastic.evaluation_cells import Cell, Provenance, digest, grid, summarise
+from elastic.evaluation_engine import load_engine, reasoning_tokens
 from elastic.generations import Generations, SampleIndex
 from elastic.grading import GradingError, RewardFailures, UngradedWatch, called, reason_columns, started
 from elastic.model_source import ModelSource, find_model, load_tokenizer
@@ -63,7 +63,8 @@ class Evaluation:
                 f"solution_token_budget is 0, and the reward {arguments.reward} grades the solution: give 1 token or "
                 f"more, or -1."
             )
-        source = find_model(arguments.model_name_or_path, arguments.model_revision)
+        served = arguments.engine == "server"
+        source = find_model(arguments.model_name_or_path, arguments.model_revision, weights=not served)
         tokenizer = load_tokenizer(
             source.path, source.revision or "main", trust_remote_code=arguments.trust_remote_code
         )
@@ -96,27 +97,8 @@ class Evaluation:
         return "\n".join(lines)
 
     def load_engine(self):
-        """The model behind a TransformersEngine, on the GPU if there is one."""
-        import torch
-        from transformers import AutoModelForCausalLM
-
-        from elastic.engines.transformers import TransformersEngine
-
-        model = AutoModelForCausalLM.from_pretrained(
-            self.source.path,
-            revision=self.source.config_revision or "main",
-            dtype=self.arguments.dtype,
-            attn_implementation=self.arguments.attn_implementation,
-            trust_remote_code=self.arguments.trust_remote_code,
-        ).to("cuda" if torch.cuda.is_available() else "cpu")
-        eos = self.tokenizer.eos_token_id
-        pad = self.tokenizer.pad_token_id
-        return TransformersEngine(
-            model,
-            reasoning_tokens(self.arguments, self.tokenizer, model.generation_config.eos_token_id),
-            pad_token_id=eos if pad is None else pad,
-            max_batch_tokens=self.arguments.max_batch_tokens,
-        )
+        """The engine that the cells are sampled with, its model loaded."""
+        return load_engine(self.arguments, self.source, self.tokenizer)
 
     def missing_chunks(self, cell: Cell) -> list[tuple[int, range]]:
         """(number, positions of its problems) of each chunk of the cell that lacks a sample."""
@@ -131,24 +113,63 @@ class Evaluation:
         ]
 
     def complete(self, cell: Cell, engine) -> None:
-        """Sample, grade and store the chunks that lack samples, with a progress bar over the cell's rollouts.
+        """Sample, grade and store the samples that the cell lacks, with a progress bar over its rollouts.
 
-        A chunk is always sampled whole, since a rollout's random stream comes from its place in it; of a chunk that was
-        stored in part, the samples that are there are kept.
+        A sample's random numbers come from its place in its chunk, so that it is the same whenever it is made. Where
+        the engine fails, or is interrupted, what had finished is stored first.
 
         Raises:
+            EngineError: the server that samples has failed.
             GradingError: the reward failed, or too many of the samples, which are stored, could not be graded.
         """
-        missing = self.missing_chunks(cell)
-        n = self.arguments.num_generations
-        total, needed = len(self.problems) * n, sum(len(chunk) * n for _, chunk in missing)
+        total = len(self.problems) * self.arguments.num_generations
+        missing = [(number, chunk, self._missing_places(cell, chunk)) for number, chunk in self.missing_chunks(cell)]
+        needed = sum(len(places) for _, _, places in missing)
         with tqdm(total=total, initial=total - needed, desc=cell.label, unit="rollout", mininterval=0.5) as bar:
-            for number, chunk in missing:
-                done = bar.n + len(chunk) * n
-                self.generations.append(self._sampled(cell, number, chunk, engine, bar))
-                bar.update(done - bar.n)
+            for number, chunk, places in missing:
+                self._complete_chunk(cell, number, chunk, places, engine, bar)
                 there = self.generations.of(self.provenance.key(cell.budget))
                 self.watch.add([self._why_ungraded(there[index]) for index in self._sample_indices(chunk)])
+
+    def _missing_places(self, cell: Cell, chunk: range) -> list[int]:
+        """The places in the chunk whose samples the cell lacks."""
+        there = self.generations.of(self.provenance.key(cell.budget))
+        return [place for place, index in enumerate(self._sample_indices(chunk)) if _lacks(there, index)]
+
+    def _complete_chunk(self, cell: Cell, number: int, chunk: range, places: list[int], engine, bar: tqdm) -> None:
+        n = self.arguments.num_generations
+        positions = [chunk[place // n] for place in places]
+        finished: dict[int, Rollout] = {}
+
+        def finish(row: int, rollout: Rollout) -> None:
+            finished[row] = rollout
+            bar.update()
+            self._start_grading(self.problems[positions[row]], rollout)
+
+        try:
+            engine.generate(
+                [self.prompts[position] for position in positions],
+                [cell.budget] * len(positions),
+                self.arguments.sampling,
+                seed=self.provenance.engine_seed(cell.budget, number),
+                streams=places,
+                on_rollout=finish,
+            )
+        finally:
+            if finished:
+                self._store(cell, chunk, {places[row]: finished[row] for row in sorted(finished)})
+
+    def _store(self, cell: Cell, chunk: range, rollouts: Mapping[int, Rollout]) -> None:
+        """Grade rollouts, given by their places in the chunk, and write them."""
+        n, key = self.arguments.num_generations, self.provenance.key(cell.budget)
+        indices = self._sample_indices(chunk)
+        graded = self._graded(list(rollouts.values()), [self.problems[chunk[place // n]] for place in rollouts])
+        self.generations.append(
+            [
+                {"key": key, "problem_id": indices[place][0], "sample": indices[place][1], **row}
+                for place, row in zip(rollouts, graded, strict=True)
+            ]
+        )
 
     def measure(self, cell: Cell) -> dict[str, Any]:
         """The cell as results.json lists it: what was measured, then what produced it."""
@@ -170,30 +191,8 @@ class Evaluation:
         samples = range(self.arguments.num_generations)
         return [(self.problems[position]["problem_id"], sample) for position in positions for sample in samples]
 
-    def _sampled(self, cell: Cell, number: int, chunk: range, engine, bar: tqdm) -> list[Row]:
-        """The graded samples of one chunk that the cell lacks."""
-        places = [position for position in chunk for _ in range(self.arguments.num_generations)]
-        problems = [self.problems[position] for position in places]
-        rollouts = engine.generate(
-            [self.prompts[position] for position in places],
-            [cell.budget] * len(places),
-            self.arguments.sampling,
-            seed=self.provenance.engine_seed(cell.budget, number),
-            on_rollout=lambda row, rollout: self._finish(problems[row], rollout, bar),
-        )
-        key = self.provenance.key(cell.budget)
-        there = self.generations.of(key)
-        graded = self._graded(rollouts, problems)
-        indices = self._sample_indices(chunk)
-        return [
-            {"key": key, "problem_id": index[0], "sample": index[1], **row}
-            for index, row in zip(indices, graded, strict=True)
-            if _lacks(there, index)
-        ]
-
-    def _finish(self, problem: Row, rollout: Rollout, bar: tqdm) -> None:
-        """Count a rollout, and let a reward that grades ahead begin with it."""
-        bar.update()
+    def _start_grading(self, problem: Row, rollout: Rollout) -> None:
+        """Let a reward that grades ahead begin with a rollout."""
         for start in self.rewards.grade_ahead:
             _, (solution_text,) = segment_texts([rollout], self.tokenizer)
             started(start, **problem | {"solution_text": solution_text})
@@ -252,16 +251,6 @@ def load_prompts(arguments: EvaluationArguments, tokenizer, rewards: Rewards) ->
     return problems, [prompt_token_ids(problem["prompt"], tokenizer, template) for problem in problems], dropped
 
 
-def reasoning_tokens(arguments: EvaluationArguments, tokenizer, eos_token_ids=None) -> ReasoningTokens:
-    return ReasoningTokens.from_tokenizer(
-        tokenizer,
-        reasoning_start_str=arguments.reasoning_start_str,
-        reasoning_end_str=arguments.reasoning_end_str,
-        wrap_up_str=arguments.wrap_up_str,
-        eos_token_ids=eos_token_ids,
-    )
-
-
 def check_budgets_fit(
     arguments: EvaluationArguments,
     source: ModelSource,
@@ -301,6 +290,8 @@ def provenance_of(
         wrap_up_str=arguments.wrap_up_str,
         dtype=arguments.dtype,
         attn_implementation=arguments.attn_implementation,
+        engine=arguments.engine,
+        served_model_name=arguments.served_model_name,
     )
 
 

@@ -11,6 +11,11 @@ from elastic.arguments import GradingArguments, MarkerArguments, ProblemArgument
 from elastic.budget import UNLIMITED, validated_budget
 from elastic.rollout import Sampling
 
+_COUNTS = (
+    *("num_generations", "max_problems", "max_batch_tokens", "max_prompt_length", "max_concurrent_requests"),
+    *("vllm_tensor_parallel_size", "vllm_max_model_length"),
+)
+
 
 @dataclass
 class EvaluatedModelArguments:
@@ -30,6 +35,42 @@ class EvaluatedModelArguments:
         default=None, metadata={"help": "Attention code, such as sdpa or eager; unset, transformers chooses."}
     )
     trust_remote_code: bool = field(default=False, metadata={"help": "Run model code that comes with the model."})
+
+
+@dataclass
+class EngineArguments:
+    """What samples the rollouts."""
+
+    engine: Literal["transformers", "vllm", "server"] = field(
+        default="transformers",
+        metadata={
+            "help": "transformers: in this process, on any machine. vllm: vLLM in this process. server: the server at "
+            "base_url, vLLM's or any that has the OpenAI completions protocol."
+        },
+    )
+    base_url: str | None = field(
+        default=None,
+        metadata={
+            "help": "Of the server, such as http://127.0.0.1:8000. model_name_or_path gives the tokenizer then, and "
+            "the context. The key, if it wants one, is read from OPENAI_API_KEY."
+        },
+    )
+    served_model_name: str | None = field(
+        default=None, metadata={"help": "The model's name on the server; unset, the first that the server names."}
+    )
+    max_concurrent_requests: int = field(
+        default=64, metadata={"help": "Requests that wait for the server at the same time."}
+    )
+    vllm_tensor_parallel_size: int = field(default=1, metadata={"help": "GPUs that share one model of vLLM."})
+    vllm_gpu_memory_utilization: float = field(
+        default=0.9, metadata={"help": "The share of the GPU's memory that vLLM takes, from 0 to 1."}
+    )
+    vllm_max_model_length: int | None = field(
+        default=None, metadata={"help": "Longest prompt and rollout for vLLM, in tokens; unset, the model's context."}
+    )
+    vllm_enforce_eager: bool = field(
+        default=False, metadata={"help": "Do without vLLM's compilation and CUDA graphs: starts sooner, runs slower."}
+    )
 
 
 @dataclass
@@ -67,7 +108,13 @@ class GridArguments:
 
 @dataclass
 class EvaluationArguments(
-    MarkerArguments, GridArguments, ProblemArguments, EvaluatedModelArguments, RewardArguments, GradingArguments
+    MarkerArguments,
+    GridArguments,
+    ProblemArguments,
+    EvaluatedModelArguments,
+    EngineArguments,
+    RewardArguments,
+    GradingArguments,
 ):
     """A model, a data set, a grid of budgets, and how rollouts are sampled and graded.
 
@@ -110,12 +157,13 @@ class EvaluationArguments(
         for name in ("model_name_or_path", "dataset_name", "output_dir"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is not set: give it in the recipe or as --{name}.")
-        for name in ("num_generations", "max_problems", "max_batch_tokens", "max_prompt_length"):
+        for name in _COUNTS:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}: give a whole number of 1 or more.")
         self.chat_template_kwargs = _json_object(self.chat_template_kwargs, "chat_template_kwargs")
         self._check_budgets()
+        self._check_engine()
         check_rate(self.max_ungraded_rate, "max_ungraded_rate")
         self.sampling  # noqa: B018  (Sampling checks the four values)
 
@@ -145,6 +193,20 @@ class EvaluationArguments(
             )
         if not (self.thinking_token_budgets or self.no_budget or self.truncation_budgets):
             raise ValueError("The grid is empty: give thinking_token_budgets, no_budget or truncation_budgets.")
+
+    def _check_engine(self):
+        server = self.engine == "server"
+        if server and not self.base_url:
+            raise ValueError("engine is server, and base_url is not set: give the server's address as --base_url.")
+        if server and not self.base_url.startswith(("http://", "https://")):
+            raise ValueError(f"base_url is {self.base_url!r}: give an address such as http://127.0.0.1:8000.")
+        if (self.base_url or self.served_model_name) and not server:
+            name = "base_url" if self.base_url else "served_model_name"
+            raise ValueError(f"{name} is set, and engine is {self.engine}: set --engine server, or leave it out.")
+        if not 0 < self.vllm_gpu_memory_utilization <= 1:
+            raise ValueError(
+                f"vllm_gpu_memory_utilization is {self.vllm_gpu_memory_utilization}: give a share above 0, at most 1."
+            )
 
 
 def _check_grid_line(budgets: Sequence[int], name: str) -> None:

@@ -72,6 +72,8 @@ class Provenance:
     wrap_up_str: str
     dtype: str
     attn_implementation: str | None
+    engine: str = "transformers"
+    served_model_name: str | None = None
     rollouts_in_chunk: int = ROLLOUTS_IN_CHUNK
 
     def key(self, budget: Budget) -> str:

@@ -33,21 +33,24 @@ class ModelSource:
     fingerprint: str
 
 
-def find_model(model_name_or_path: str, revision: str = "main") -> ModelSource:
+def find_model(model_name_or_path: str, revision: str = "main", *, weights: bool = True) -> ModelSource:
     """The model in a directory, or on the hub as far as it is cached or reachable; no weights are loaded.
+
+    Args:
+        weights: whether a directory has to hold them; a server may have loaded them elsewhere.
 
     Raises:
         ValueError, FileNotFoundError: one sentence for what is missing.
     """
     directory = Path(model_name_or_path).expanduser()
-    check_place(model_name_or_path)
+    check_place(model_name_or_path, weights=weights)
     if directory.is_dir():
         return _local_source(directory)
     commit = _hub_commit(model_name_or_path, revision)
     return ModelSource(model_name_or_path, commit, model_name_or_path, commit, commit[:16])
 
 
-def check_place(model_name_or_path: str) -> None:
+def check_place(model_name_or_path: str, *, weights: bool = True) -> None:
     """Check that a directory holds a model or an adapter; whether a hub id exists is the hub's to say.
 
     Raises:
@@ -65,7 +68,7 @@ def check_place(model_name_or_path: str) -> None:
             f"model_name_or_path is {model_name_or_path!r}, which holds neither config.json nor adapter_config.json: "
             f"give the directory of a saved model."
         )
-    if not any(any(directory.glob(pattern)) for pattern in _WEIGHTS):
+    if weights and not any(any(directory.glob(pattern)) for pattern in _WEIGHTS):
         raise ValueError(
             f"model_name_or_path is {model_name_or_path!r}, which holds no weights (*.safetensors or *.bin): give the "
             f"directory of a saved model."

@@ -244,22 +244,31 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_results(arguments, tmp_pa
     assert results(tmp_path / "out") == results(tmp_path / "whole")
 
 
-def test_a_kill_between_chunks_keeps_what_was_sampled(arguments, tmp_path, monkeypatch):
+def test_an_interruption_in_the_midst_of_a_chunk_keeps_what_had_finished(arguments, tmp_path, monkeypatch):
+    """Chunks are of 400 rollouts: the second is left at its fiftieth, and of it only the rest is sampled later."""
     arguments = [*arguments, "--num_generations", "200"]
-    sampled, kept = Evaluation._sampled, []
+    evaluate.main([*arguments, "--output_dir", str(tmp_path / "whole")])
+    started = []
 
-    def sampled_until_killed(self, *chunk):
-        if len(kept) == 2:
+    def interrupted(self, problem, rollout):
+        started.append(rollout)
+        if len(started) == 450:
             raise KeyboardInterrupt
-        kept.extend([sampled(self, *chunk)])
-        return kept[-1]
 
-    monkeypatch.setattr(Evaluation, "_sampled", sampled_until_killed)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate.main(arguments)
-    assert generations(tmp_path / "out") == [row for chunk in kept for row in chunk]
-    assert len(kept[0]) == 400
-    assert not (tmp_path / "out" / "results.json").exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(Evaluation, "_start_grading", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate.main(arguments)
+    kept = generations(tmp_path / "out")
+    assert len(kept) == 450 and not (tmp_path / "out" / "results.json").exists()
+    counted = []
+    monkeypatch.setattr(Evaluation, "_start_grading", lambda self, problem, rollout: counted.append(rollout))
+    evaluate.main(arguments)
+    assert len(counted) == 2000 - 450
+    assert generations(tmp_path / "out")[:450] == kept
+    in_order = [sorted(generations(tmp_path / name), key=json.dumps) for name in ("out", "whole")]
+    assert in_order[0] == in_order[1]
+    assert results(tmp_path / "out") == results(tmp_path / "whole")
 
 
 def test_other_settings_have_samples_of_their_own(arguments, tmp_path):
@@ -277,7 +286,8 @@ def test_other_settings_have_samples_of_their_own(arguments, tmp_path):
 
 
 PROVENANCE = Provenance(
-    *("model", "data", "columns", None, Sampling(), 4, 0, "exact", {}, "<think>", "</think>", "", "auto", None), 512
+    *("model", "data", "columns", None, Sampling(), 4, 0, "exact", {}, "<think>", "</think>", "", "auto", None),
+    rollouts_in_chunk=512,
 )
 CHANGES = {
     "model_fingerprint": "m",
@@ -294,6 +304,8 @@ CHANGES = {
     "wrap_up_str": "so",
     "dtype": "float32",
     "attn_implementation": "eager",
+    "engine": "vllm",
+    "served_model_name": "mine",
     "rollouts_in_chunk": 8,
 }
 

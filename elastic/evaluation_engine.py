@@ -1,0 +1,118 @@
+"""The engine that an evaluation samples with, from its options."""
+
+from __future__ import annotations
+
+from transformers import AutoConfig, GenerationConfig
+
+from elastic.budget import ReasoningTokens
+from elastic.engines.transformers import context_length
+from elastic.evaluation_arguments import EvaluationArguments
+from elastic.model_source import ModelSource
+
+
+def load_engine(arguments: EvaluationArguments, source: ModelSource, tokenizer):
+    """What `arguments.engine` names, with the model loaded, or found on the server.
+
+    Raises:
+        ValueError: vLLM is not installed, or cannot load what is asked for.
+        EngineError: the server cannot be reached, or lacks what is needed.
+    """
+    load = {"transformers": _transformers_engine, "vllm": _vllm_engine, "server": _server_engine}
+    return load[arguments.engine](arguments, source, tokenizer)
+
+
+def reasoning_tokens(arguments: EvaluationArguments, tokenizer, eos_token_ids=None) -> ReasoningTokens:
+    return ReasoningTokens.from_tokenizer(
+        tokenizer,
+        reasoning_start_str=arguments.reasoning_start_str,
+        reasoning_end_str=arguments.reasoning_end_str,
+        wrap_up_str=arguments.wrap_up_str,
+        eos_token_ids=eos_token_ids,
+    )
+
+
+def _transformers_engine(arguments: EvaluationArguments, source: ModelSource, tokenizer):
+    """On the GPU if there is one."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from elastic.engines.transformers import TransformersEngine
+
+    model = AutoModelForCausalLM.from_pretrained(
+        source.path,
+        revision=source.config_revision or "main",
+        dtype=arguments.dtype,
+        attn_implementation=arguments.attn_implementation,
+        trust_remote_code=arguments.trust_remote_code,
+    ).to("cuda" if torch.cuda.is_available() else "cpu")
+    pad = tokenizer.pad_token_id
+    return TransformersEngine(
+        model,
+        reasoning_tokens(arguments, tokenizer, model.generation_config.eos_token_id),
+        pad_token_id=tokenizer.eos_token_id if pad is None else pad,
+        max_batch_tokens=arguments.max_batch_tokens,
+    )
+
+
+def _vllm_engine(arguments: EvaluationArguments, source: ModelSource, tokenizer):
+    if source.config_path != source.path:
+        raise ValueError(
+            f"model_name_or_path is {arguments.model_name_or_path!r}, a PEFT adapter, which vLLM does not load here: "
+            f"merge it (python -m elastic.export), and give the folder of that."
+        )
+    try:
+        from vllm import LLM
+    except ImportError:
+        raise ValueError(
+            "engine is vllm, and vLLM is not installed: pip install 'elastic-reasoning[vllm]', or leave engine unset."
+        ) from None
+
+    from elastic.engines.vllm import VLLMEngine, closes_thinking_itself
+
+    tokens = reasoning_tokens(arguments, tokenizer, _eos_token_ids(source))
+    markers = {
+        "reasoning_start_str": arguments.reasoning_start_str,
+        "reasoning_end_str": arguments.reasoning_end_str,
+    }
+    llm = LLM(
+        model=source.path,
+        revision=source.revision,
+        tokenizer_revision=source.revision,
+        dtype=arguments.dtype,
+        trust_remote_code=arguments.trust_remote_code,
+        tensor_parallel_size=arguments.vllm_tensor_parallel_size,
+        gpu_memory_utilization=arguments.vllm_gpu_memory_utilization,
+        max_model_len=arguments.vllm_max_model_length,
+        enforce_eager=arguments.vllm_enforce_eager,
+        logprobs_mode="processed_logprobs",
+        reasoning_config=markers,
+    )
+    return VLLMEngine(llm, tokens, one_pass=closes_thinking_itself(llm, tokens))
+
+
+def _server_engine(arguments: EvaluationArguments, source: ModelSource, tokenizer):
+    from elastic.engines.server import ServerEngine
+
+    config = AutoConfig.from_pretrained(
+        source.config_path,
+        revision=source.config_revision or "main",
+        trust_remote_code=arguments.trust_remote_code,
+    )
+    return ServerEngine(
+        arguments.base_url,
+        reasoning_tokens(arguments, tokenizer, _eos_token_ids(source)),
+        model=arguments.served_model_name,
+        tokenizer=tokenizer,
+        context_length=context_length(config.get_text_config(decoder=True)),
+        concurrency=arguments.max_concurrent_requests,
+    )
+
+
+def _eos_token_ids(source: ModelSource) -> int | list[int] | None:
+    """Those of the generation config, which transformers makes from the model's where there is none."""
+    revision = source.config_revision or "main"
+    try:
+        return GenerationConfig.from_pretrained(source.config_path, revision=revision).eos_token_id
+    except OSError:
+        config = AutoConfig.from_pretrained(source.config_path, revision=revision)
+        return config.get_text_config(decoder=True).eos_token_id
