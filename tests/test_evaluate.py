@@ -25,6 +25,7 @@ from elastic.budget import Budget
 from elastic.evaluation import Evaluation
 from elastic.evaluation_arguments import EvaluationArguments
 from elastic.evaluation_cells import Cell, Provenance, grid, summarise
+from elastic.evaluation_engine import load_engine
 from elastic.model_source import ModelSource, find_model
 from elastic.results import CELL_FIELDS, Control
 from elastic.rollout import Sampling
@@ -401,9 +402,9 @@ def without(row, *starts):
 def test_the_base_of_an_adapter_is_loaded_at_the_revision_that_it_notes(monkeypatch):
     load = Mock(side_effect=ConnectionError)
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", load)
-    evaluation = Mock(source=ModelSource("adapter", None, "org/base", "0123abc", "f"))
+    source = ModelSource("adapter", None, "org/base", "0123abc", "f")
     with pytest.raises(ConnectionError):
-        Evaluation.load_engine(evaluation)
+        load_engine(Mock(engine="transformers"), source, Mock())
     assert load.call_args.kwargs["revision"] == "0123abc"
 
 
