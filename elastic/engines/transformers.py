@@ -271,12 +271,12 @@ def context_length(config) -> int | None:
 
 def _free_batch_tokens(model, config, device: torch.device) -> int:
     """Positions of KV cache that fit half of the free device memory, or a quarter of the free main memory."""
-    bytes_per_token = 2 * model.dtype.itemsize * sum(map(_key_width, config.per_layer_config))
+    bytes_per_token = 2 * model.dtype.itemsize * sum(map(key_width, config.per_layer_config))
     free = torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else psutil.virtual_memory().available / 4
     return max(1, int(free / bytes_per_token))
 
 
-def _key_width(layer_config) -> int:
+def key_width(layer_config) -> int:
     """Numbers in one position's keys of one layer."""
     heads = layer_config.num_attention_heads
     kv_heads = layer_config.num_key_value_heads if hasattr(layer_config, "num_key_value_heads") else heads

@@ -1,0 +1,102 @@
+"""Where a run takes place, as a launch file says it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_OFFLOADS = {"none": False, "cpu": True}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The processes of a run, one a GPU, and what DeepSpeed splits between them.
+
+    Attributes:
+        zero_stage: 1 splits the optimizer, 2 the gradients as well, 3 the weights as well; 0 without DeepSpeed.
+        offload_optimizer, offload_parameters: whether they lie in the node's main memory.
+    """
+
+    name: str
+    processes: int
+    nodes: int
+    zero_stage: int
+    offload_optimizer: bool = False
+    offload_parameters: bool = False
+
+    def __str__(self) -> str:
+        gpus = f"{self.processes} GPU{'s' * (self.processes > 1)} on {self.nodes} node{'s' * (self.nodes > 1)}"
+        if self.zero_stage == 0:
+            return f"{gpus}, {'DDP' if self.processes > 1 else 'without DeepSpeed'}"
+        offload = " with offload" if self.offload_optimizer or self.offload_parameters else ""
+        return f"{gpus}, ZeRO-{self.zero_stage}{offload}"
+
+
+def read_machine(path: str, processes: int | None = None) -> Machine:
+    """What a launch file of accelerate says, or a DeepSpeed JSON, which leaves `processes` to its launcher.
+
+    Raises:
+        ValueError: there is no such file, or it is neither of them.
+    """
+    fields = _read(path)
+    if "zero_optimization" in fields:
+        return _from_deepspeed(path, fields, processes)
+    if "num_processes" not in fields:
+        raise ValueError(
+            f"launch is {path!r}, which names neither num_processes nor zero_optimization: give a file of launch/."
+        )
+    deepspeed = fields.get("deepspeed_config", {}) if fields.get("distributed_type") == "DEEPSPEED" else {}
+    return Machine(
+        name=path,
+        processes=processes or fields["num_processes"],
+        nodes=fields.get("num_machines", 1),
+        zero_stage=_stage(path, deepspeed.get("zero_stage", 0)),
+        offload_optimizer=_offloads(
+            path, "offload_optimizer_device", deepspeed.get("offload_optimizer_device", "none")
+        ),
+        offload_parameters=_offloads(path, "offload_param_device", deepspeed.get("offload_param_device", "none")),
+    )
+
+
+def _read(path: str) -> Mapping[str, Any]:
+    if not Path(path).is_file():
+        raise ValueError(f"launch is {path!r}, and there is no such file: give a file of launch/.")
+    text = Path(path).read_text()
+    try:
+        fields = json.loads(text) if path.endswith(".json") else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"launch is {path!r}, which cannot be read: {' '.join(str(error).split())}.") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"launch is {path!r}, which holds no fields: give a file of launch/.")
+    return fields
+
+
+def _from_deepspeed(path: str, fields: Mapping[str, Any], processes: int | None) -> Machine:
+    if processes is None:
+        raise ValueError(f"num_processes is not set, and {path!r} does not say it: give the number of GPUs.")
+    zero = fields["zero_optimization"]
+    return Machine(
+        name=path,
+        processes=processes,
+        nodes=1,
+        zero_stage=_stage(path, zero.get("stage", 0)),
+        offload_optimizer=_offloads(path, "offload_optimizer", zero.get("offload_optimizer", {}).get("device", "none")),
+        offload_parameters=_offloads(path, "offload_param", zero.get("offload_param", {}).get("device", "none")),
+    )
+
+
+def _stage(path: str, stage: object) -> int:
+    if stage not in (0, 1, 2, 3):
+        raise ValueError(f"the ZeRO stage in {path!r} is {stage!r}: give 0, 1, 2 or 3.")
+    return stage
+
+
+def _offloads(path: str, name: str, device: object) -> bool:
+    if device not in _OFFLOADS:
+        raise ValueError(f"{name} in {path!r} is {device!r}, which the plan does not know: give none or cpu.")
+    return _OFFLOADS[device]
