@@ -8,8 +8,9 @@ A request asks by `vllm_xargs` (in this process: `SamplingParams(extra_args=...)
 
 A logits processor can only choose tokens, so that an answer which is cut ends in a token that the model did not
 sample, after the `solution_token_budget` ones that it did. vLLM leaves it out of the text, counts it in
-`completion_tokens`, and reports `finish_reason: stop`; with `solution_stop_token_id`, `stop_reason` is that id if, and
-only if, the answer was cut. vLLM's own `thinking_token_budget` may be used for the thinking instead.
+`completion_tokens`, and reports `finish_reason: stop`. With a `solution_stop_token_id` that the model never samples, such
+as its padding, `stop_reason` is that id exactly if the answer was cut. The request's own `thinking_token_budget`, which
+vLLM enforces, may stand for the first of the three.
 
 vLLM has two interfaces for logits processors, and its model runner decides which one it is. `TokenBudgets` is both.
 """
@@ -23,10 +24,14 @@ import torch
 from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import LogitsProcessor as V1LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
-from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as V2LogitsProcessor
 
 from elastic.budget import UNLIMITED
 from elastic.serving.phases import BatchPhases, Markers, RequestBudgets, RequestPhases
+
+try:
+    from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as V2LogitsProcessor
+except ImportError:  # vLLM below 0.31, which goes to its V1 model runner where it is given a logits processor
+    V2LogitsProcessor = object
 
 # What vLLM itself gives the token that it forces: above every other logit at any temperature, and finite.
 _FORCED_LOGIT = 1e9
@@ -37,9 +42,9 @@ class TokenBudgets(V1LogitsProcessor, V2LogitsProcessor):
     """What `--logits-processors` names: makes the processor of the interface that it is called by."""
 
     def __new__(cls, vllm_config, *arguments):
-        return (
-            TokenBudgetsV1(vllm_config, *arguments) if len(arguments) == 2 else TokenBudgetsV2(vllm_config, *arguments)
-        )
+        # V1 gives a device and whether memory is pinned, V2 the state of the requests.
+        interface = TokenBudgetsV1 if len(arguments) == 2 else TokenBudgetsV2
+        return interface(vllm_config, *arguments)
 
     @classmethod
     def validate_params(cls, sampling_params: SamplingParams) -> None:
