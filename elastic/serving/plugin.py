@@ -8,9 +8,9 @@ A request asks by `vllm_xargs` (in this process: `SamplingParams(extra_args=...)
 
 A logits processor can only choose tokens, so that an answer which is cut ends in a token that the model did not
 sample, after the `solution_token_budget` ones that it did. vLLM leaves it out of the text, counts it in
-`completion_tokens`, and reports `finish_reason: stop`. With a `solution_stop_token_id` that the model never samples, such
-as its padding, `stop_reason` is that id exactly if the answer was cut. The request's own `thinking_token_budget`, which
-vLLM enforces, may stand for the first of the three.
+`completion_tokens`, and reports `finish_reason: stop`. With a `solution_stop_token_id` that the model never samples,
+such as its padding, `stop_reason` is that id exactly if the answer was cut. The request's own `thinking_token_budget`,
+which vLLM enforces, may stand for the first of the three.
 
 vLLM has two interfaces for logits processors, and its model runner decides which one it is. `TokenBudgets` is both.
 """
