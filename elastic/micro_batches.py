@@ -15,7 +15,7 @@ KL, importance ratios of tokens and of sequences, and off-policy masks are of a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -36,9 +36,14 @@ def term_of_the_micro_batch(args) -> str | None:
     return None
 
 
+def loss_mask(inputs: dict) -> torch.Tensor:
+    """1 at the tokens that the policy sampled and the loss counts, [rows, completion tokens]."""
+    return inputs["completion_mask"] * inputs["tool_mask"]
+
+
 def moving_rows(inputs: dict) -> torch.Tensor:
     """Whether each row can move the policy: its advantage is not 0, and not all of its tokens are masked."""
-    return (inputs["advantages"] != 0) & (_loss_mask(inputs).sum(dim=1) > 0)
+    return (inputs["advantages"] != 0) & (loss_mask(inputs).sum(dim=1) > 0)
 
 
 def ordered_by_length(micro_batches: Sequence[dict], together: int, *, idle_rows_are_free: bool) -> list[dict]:
@@ -64,7 +69,7 @@ def without_idle_rows(inputs: dict, rows: int, loss_type: str) -> tuple[dict, to
         rows: the same on every process, at least 1 and at least as many as move the policy: all processes run a forward
             pass, and TRL gathers a metric for each row.
     """
-    tokens_B = _loss_mask(inputs).sum(dim=1)
+    tokens_B = loss_mask(inputs).sum(dim=1)
     idle_last_B = torch.where(moving_rows(inputs), -1, inputs["completion_mask"].sum(dim=1)).argsort()
     kept_B = torch.zeros_like(tokens_B, dtype=torch.bool).index_fill(0, idle_last_B[:rows], True)
     share = 1.0
@@ -73,6 +78,42 @@ def without_idle_rows(inputs: dict, rows: int, loss_type: str) -> tuple[dict, to
     elif loss_type not in TOKEN_SUM_LOSSES:
         share = tokens_B[kept_B].sum() / tokens_B.sum().clamp(min=1)
     return select_rows(inputs, kept_B), share
+
+
+def scored_by_length(
+    score: Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor],
+    ids_BL: torch.Tensor,
+    mask_BL: torch.Tensor,
+    completion_width: int,
+    batch_size: int,
+    *,
+    multiple: int,
+) -> torch.Tensor:
+    """What `score` gives for completions that are ordered by length and trimmed, [rows, `completion_width`].
+
+    Args:
+        score: from ids, mask and width of the completion to log-probabilities, which are 0 at padding.
+    """
+    parts = {"ids": ids_BL, "mask": mask_BL}
+    rows = {f"prompt_{name}": part[:, :-completion_width] for name, part in parts.items()}
+    rows |= {f"completion_{name}": part[:, -completion_width:] for name, part in parts.items()}
+    longest_first_B = rows["completion_mask"].sum(dim=1).argsort(descending=True, stable=True)
+    scores_BT = None
+    for chosen in longest_first_B.split(batch_size):
+        batch = trimmed(select_rows(rows, chosen), multiple)
+        ids, mask = (torch.cat([batch[f"prompt_{name}"], batch[f"completion_{name}"]], dim=1) for name in parts)
+        width = batch["completion_ids"].shape[1]
+        found = score(ids, mask, width)
+        if scores_BT is None:
+            scores_BT = found.new_zeros(len(ids_BL), completion_width)
+        scores_BT[chosen, :width] = found
+    return scores_BT
+
+
+def token_weighted(means: Sequence[float], tokens: Sequence[int]) -> list[float]:
+    """The means of micro-batches with as many tokens, scaled so that their mean is the one over all tokens."""
+    total = max(1, sum(tokens))
+    return [mean * count * len(tokens) / total for mean, count in zip(means, tokens, strict=True)]
 
 
 def select_rows(inputs: dict, rows: torch.Tensor) -> dict:
@@ -104,10 +145,6 @@ def _order(lengths_B: torch.Tensor, moving_B: torch.Tensor, micro_batches: int) 
         taken, idle = idle[: size - len(part)], idle[size - len(part) :]
         parts.append(torch.cat([part, taken]))
     return torch.stack(parts)
-
-
-def _loss_mask(inputs: dict) -> torch.Tensor:
-    return inputs["completion_mask"] * inputs["tool_mask"]
 
 
 def _joined(values: list[torch.Tensor]) -> torch.Tensor:

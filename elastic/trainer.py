@@ -30,9 +30,12 @@ from elastic.grading import (
 )
 from elastic.metrics import budget_metrics, summed_rewards
 from elastic.micro_batches import (
+    loss_mask,
     moving_rows,
     ordered_by_length,
+    scored_by_length,
     term_of_the_micro_batch,
+    token_weighted,
     trimmed,
     without_idle_rows,
 )
@@ -42,6 +45,9 @@ from elastic.rollout import Rollout, segment_texts
 from elastic.rollout_func import budgeted_rollouts
 from elastic.tracking import WandbMetrics
 
+# TRL's metrics of ratios, and all those that it has as a mean over the tokens of a micro-batch.
+_MEANS_OF_RATIOS = {"clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean", "cispo_clip_ratio"}
+_TOKEN_MEANS = {"entropy", "kl"} | _MEANS_OF_RATIOS
 # Columns of the table of rollouts that are not for a reward to write.
 _TABLE_COLUMNS = {"step", "prompt", "completion", "advantage", "thinking", "solution", "thinking_stop_reason"}
 
@@ -57,11 +63,13 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
       `faults/reward_errors`, and leaves them out), leaves out rows that one of the rewards could not grade
       and stops when they are many, applies `solution_truncated_reward: zero`, and keeps the rewards for those metrics
     - `_prepare_inputs` orders the rows of an update by length before they are cut into micro-batches
-    - `_compute_loss` leaves out rows that cannot move the policy, and padding that no remaining row needs
-    - `training_step` times the update without the rollouts; `log` writes no empty table of rollouts
+    - `_compute_loss` leaves out rows that cannot move the policy, and padding that no remaining row needs;
+      `_get_per_token_logps_and_entropies` scores a generation batch by length
+    - `training_step` times the update without the rollouts, and weighs metrics by tokens
+    - `log` writes no empty table of rollouts
     - `position` and `go_to` keep which rows could not be graded; ResumableGRPOTrainer says what else survives a fault
 
-    The entropy and clip metrics are therefore means over the rows that are trained.
+    The entropy, KL and clip metrics are therefore means over the tokens of an update that are trained.
 
     Args:
         grade_ahead: each called with the `solution_text` of a rollout and the data set's columns as soon as it is
@@ -122,6 +130,7 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
         self._sampling_seconds = 0.0
         self._reward_seconds = 0.0
         self._update_seconds = 0.0
+        self._update_tokens: list[int] = []
 
     @property
     def generation_round(self) -> int:
@@ -281,7 +290,23 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
             inputs, share = without_idle_rows(inputs, rows, self.loss_type)
         if self._idle_rows_are_free or (self.model.training and self._orders_by_length):
             inputs = trimmed(inputs, self.pad_to_multiple_of or 1)
+        if self.model.training:
+            self._update_tokens.append(self.accelerator.reduce(loss_mask(inputs).sum(), reduction="sum").item())
         return super()._compute_loss(model, inputs) * share
+
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **kwargs
+    ):
+        """With a `batch_size`, as for old and reference log-probabilities, by length; else TRL's."""
+        score = super()._get_per_token_logps_and_entropies
+        if batch_size is None or self.args.length_aware_micro_batches is False:
+            return score(model, input_ids, attention_mask, logits_to_keep, batch_size, **kwargs)
+        logprobs = scored_by_length(
+            lambda ids, mask, width: score(model, ids, mask, width, **kwargs)[0],
+            *(input_ids, attention_mask, logits_to_keep, batch_size),
+            multiple=self.pad_to_multiple_of or 1,
+        )
+        return logprobs, None, None
 
     @property
     def _idle_rows_are_free(self) -> bool:
@@ -294,10 +319,19 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
         start = time.perf_counter()
         loss = super().training_step(model, inputs, num_items_in_batch)
         self._update_seconds += time.perf_counter() - start - self._sampling_seconds - self._reward_seconds
-        if self._step % self.current_gradient_accumulation_steps == 0:
+        if self.accelerator.sync_gradients:
             self._metrics["train"]["time/training_s"].append(self._update_seconds)
             self._update_seconds = 0.0
+            self._weigh_token_means()
         return loss
+
+    def _weigh_token_means(self):
+        """Make the mean of an update's micro-batches the mean of its tokens, in the metrics that TRL has by token."""
+        metrics, tokens = self._metrics["train"], self._update_tokens
+        by_row = () if self.importance_sampling_level == "token" else _MEANS_OF_RATIOS
+        for name in (_TOKEN_MEANS - set(by_row)) & metrics.keys():
+            metrics[name][-len(tokens) :] = token_weighted(metrics[name][-len(tokens) :], tokens)
+        self._update_tokens = []
 
     def position(self):
         return super().position() | {"ungraded": self._ungraded_watch.rows}

@@ -121,8 +121,9 @@ def test_rows_that_are_left_out_change_nothing(tmp_path, rows, loss_type):
     assert_same_updates(trainer, inputs, updates=4)
 
 
-def test_training_is_that_without_it(tmp_path):
-    """Through the real loop: the logged losses and the weights, but for rounding."""
+@pytest.mark.parametrize("beta", [0.0, 0.05])
+def test_training_is_that_without_it(tmp_path, beta):
+    """Through the real loop: the weights, the losses, and the metrics by token, but for rounding."""
     runs = []
     for name in ("with", "without"):
         (tmp_path / name).mkdir()
@@ -133,7 +134,11 @@ def test_training_is_that_without_it(tmp_path):
             optim="sgd",
             learning_rate=0.1,
             gradient_accumulation_steps=3,
-            max_steps=3,
+            steps_per_generation=6,
+            per_device_train_batch_size=4,
+            max_steps=4,
+            beta=beta,
+            epsilon=0.02,
             **MIXED,
         )
         widths = []
@@ -141,12 +146,39 @@ def test_training_is_that_without_it(tmp_path):
             lambda module, args, kwargs, widths=widths: widths.append(kwargs["input_ids"].numel()), with_kwargs=True
         )
         trainer.train()
-        losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
-        runs.append((losses, torch.cat([p.detach().flatten() for p in trainer.model.parameters()]), sum(widths)))
-    (losses, weights, tokens), (plain_losses, plain_weights, plain_tokens) = runs
-    assert losses == pytest.approx(plain_losses, abs=1e-6) and any(losses)
+        logs = [log for log in trainer.state.log_history if "loss" in log]
+        runs.append((logs, torch.cat([p.detach().flatten() for p in trainer.model.parameters()]), sum(widths)))
+    (logs, weights, tokens), (plain_logs, plain_weights, plain_tokens) = runs
+    for name in ("loss", "entropy", "clip_ratio/region_mean", *(["kl"] if beta else [])):
+        values = [log[name] for log in logs]
+        assert values == pytest.approx([log[name] for log in plain_logs], abs=1e-5), name
+        assert len(values) == 4 and any(values), name
     torch.testing.assert_close(weights, plain_weights, atol=1e-6, rtol=1e-5)
     assert tokens < plain_tokens
+
+
+@pytest.mark.parametrize("multiple", [None, 8])
+def test_old_and_reference_logprobs_are_those_of_stock_trl(tmp_path, multiple):
+    """A generation batch is scored slice by slice, longest rows first, each slice trimmed to its own."""
+    trainer = a_trainer(tmp_path, beta=0.05, pad_to_multiple_of=multiple)
+    in_double_precision(trainer.ref_model)
+    moved(trainer.ref_model)
+    widths, scored = [], {}
+    trainer.model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    inputs = sampled_inputs(trainer)
+    ours = widths[-4:]
+    rows = [torch.cat([inputs[f"prompt_{name}"], inputs[f"completion_{name}"]], dim=1) for name in ("ids", "mask")]
+    columns = inputs["completion_ids"].shape[1]
+    for model in (trainer.model, trainer.ref_model):
+        with torch.no_grad():
+            scored[model], *_ = GRPOTrainer._get_per_token_logps_and_entropies(trainer, model, *rows, columns, 6)
+    torch.testing.assert_close(inputs["old_per_token_logps"], scored[trainer.model], atol=1e-7, rtol=0)
+    torch.testing.assert_close(inputs["ref_per_token_logps"], scored[trainer.ref_model], atol=1e-7, rtol=0)
+    assert (scored[trainer.model] - scored[trainer.ref_model]).abs().max() > 1e-2
+    assert ours == sorted(ours, reverse=True) and ours[-1] < ours[0] == widths[-1]
+    assert all(multiple is None or width % multiple == 0 for width in ours)
 
 
 def lengths(batch):
