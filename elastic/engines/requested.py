@@ -1,7 +1,8 @@
 """Rollouts from engines that are asked for tokens by request, in this process or over HTTP.
 
-A rollout is one request for its thinking and one for its solution, the second sent as soon as its own thinking has
-ended: no row waits for another. RolloutBuilder decides what every token means, as it does for the other engine.
+A rollout is a request for its thinking and one for its solution, the second sent as soon as its own thinking has ended:
+no row waits for another. Where the policy closes its thinking and the solution may take all that the request has left,
+the first goes on into it. RolloutBuilder decides what every token means, as it does for the other engine.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from elastic.budget import Budget, ReasoningTokens, count_marker
+from elastic.budget import UNLIMITED, Budget, ReasoningTokens, count_marker
 from elastic.rollout import Rollout, RolloutBuilder, Sampling
 
 OnRollout = Callable[[int, Rollout], None]
@@ -97,15 +98,18 @@ class RequestedRollouts:
         prompt_ids = [*builder.prompt_ids, *builder.thinking_ids, *builder.bridge_ids, *builder.solution_ids]
         seed = self._seeds[row].getrandbits(31)
         eos = sorted(self._tokens.eos)
-        stops = sorted({*eos, self._tokens.end[-1]}) if thinks else eos
+        most_tokens = _whole(builder.phase_tokens_left)
+        # Where the solution may take all that is left, a natural close needs no stop: the request goes on into it.
+        flows_on = builder.budget.solution == UNLIMITED or builder.budget.solution >= most_tokens
+        stops = sorted({*eos, self._tokens.end[-1]}) if thinks and not flows_on else eos
         if not self._one_pass:
-            return Request(prompt_ids, _whole(builder.phase_tokens_left), stops, seed)
+            return Request(prompt_ids, most_tokens, stops, seed)
         if thinks and builder.budget.thinking > 0:
             self._closed_by_engine.add(row)
             budget = builder.budget.thinking + self._prefilled(builder.prompt_ids)
             return Request(prompt_ids, _whole(builder.most_new_tokens), eos, seed, thinking_token_budget=budget)
         # vLLM 0.32 applies the budget of a row that has left to one that comes in its place without a budget.
-        return Request(prompt_ids, _whole(builder.phase_tokens_left), stops, seed, thinking_token_budget=_MOST_TOKENS)
+        return Request(prompt_ids, most_tokens, stops, seed, thinking_token_budget=_MOST_TOKENS)
 
     def _prefilled(self, prompt_ids: Sequence[int]) -> int:
         """Tokens of the prompt after its last start marker, which vLLM counts as thinking."""

@@ -81,7 +81,7 @@ class VLLMEngine:
             if request is not None:
                 name = f"elastic-{next(self._names)}"
                 prompt = {"prompt_token_ids": request.prompt_ids}
-                engine.add_request(name, prompt, _sampling_params(request, sampling))
+                engine.add_request(name, prompt, sampling_params(request, sampling))
                 rows[name] = row
 
         try:
@@ -93,7 +93,7 @@ class VLLMEngine:
                 for output in engine.step():
                     if output.finished:
                         row = rows.pop(output.request_id)
-                        rollouts.take(row, _answer(output.outputs[0], sampling))
+                        rollouts.take(row, answer_of(output.outputs[0], sampling))
                         send(row)
         finally:
             if rows:
@@ -101,7 +101,7 @@ class VLLMEngine:
         return rollouts.finished()
 
 
-def _sampling_params(request: Request, sampling: Sampling) -> SamplingParams:
+def sampling_params(request: Request, sampling: Sampling) -> SamplingParams:
     return SamplingParams(
         temperature=sampling.temperature,
         top_p=sampling.top_p,
@@ -118,7 +118,7 @@ def _sampling_params(request: Request, sampling: Sampling) -> SamplingParams:
     )
 
 
-def _answer(output, sampling: Sampling) -> Answer:
+def answer_of(output, sampling: Sampling) -> Answer:
     positions = zip(output.token_ids, output.logprobs, strict=True)
     # Rounding may leave a certain token's a little above 0.
     logprobs = [min(position[token].logprob, 0.0) for token, position in positions]

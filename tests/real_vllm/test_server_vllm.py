@@ -16,7 +16,7 @@ from test_engine_vllm import full_logprobs, make_budgets, make_prompts, segments
 from trainer_fixtures import config_fields, even_reward, sampled_inputs, write_problems
 from vllm_models import CONTEXT, TOKENIZER, TOKENS, load_hf
 
-from elastic import evaluate
+from elastic import evaluate, train
 from elastic.config import ElasticConfig
 from elastic.data import load_problems
 from elastic.engines import server as server_engine
@@ -184,3 +184,21 @@ def test_training_samples_from_the_server(server, model_dir, tmp_path, monkeypat
     assert len({rollout.budget for rollout in trainer._rollouts}) > 1
     trainer.train()
     assert trainer.state.global_step == 2
+
+
+def test_training_without_the_server_is_one_sentence(model_dir, tmp_path, capfd):
+    command = [
+        *("--model_name_or_path", str(model_dir), "--dataset_name", write_problems(tmp_path / "problems.jsonl")),
+        *("--reward_funcs", "exact", "--thinking_token_budget", "6", "--solution_token_budget", "3"),
+        *("--output_dir", str(tmp_path / "run"), "--num_generations", "4", "--max_steps", "1", "--use_cpu", "true"),
+        *("--bf16", "false", "--activation_checkpointing", "false", "--report_to", "none"),
+        *("--use_vllm", "true", "--vllm_mode", "server", "--vllm_server_base_url", "http://127.0.0.1:9"),
+        *("--vllm_server_timeout", "0"),
+    ]
+    with pytest.raises(SystemExit) as exit:
+        train.main(command)
+    said = capfd.readouterr().err
+    assert exit.value.code == 2
+    assert (
+        "error: vllm_mode is server, but there is none: The vLLM server can't be reached at http://127.0.0.1:9" in said
+    )
