@@ -19,7 +19,10 @@ def benchmark(request, monkeypatch):
 
 
 def test_finds_the_benchmarks():
-    assert SCRIPTS == ["bench_code_reward", "bench_engine", "bench_math_reward", "bench_memory", "bench_step"]
+    assert [
+        f"bench_{name}"
+        for name in ("code_reward", "engine", "math_reward", "memory", "micro_batches", "prefill", "step")
+    ] == SCRIPTS
 
 
 @pytest.mark.parametrize("benchmark", SCRIPTS, indirect=True)
@@ -52,3 +55,30 @@ def test_useful_tokens_are_those_sampled_before_the_end(monkeypatch):
     assert bench_engine.useful_tokens([9, end, 8, 8, eos, pad], budget) == 2 + 2
     assert bench_engine.useful_tokens([9, eos, pad, pad], budget) == 2
     assert bench_engine.useful_tokens([9, 9, end, eos, pad], budget) == 3 + 1
+
+
+def test_both_sides_of_the_prefill_benchmark_sample_the_same_tokens(monkeypatch):
+    """The tokens that equal no other keep every row's prompt apart, and change nothing else."""
+    monkeypatch.syspath_prepend(BENCH)
+    bench_prefill, workload = (importlib.import_module(name) for name in ("bench_prefill", "workload"))
+    engine = bench_prefill.TransformersEngine(
+        workload.random_llama("nano", {}), bench_prefill.TOKENS, pad_token_id=bench_prefill.PAD
+    )
+    sides, rows = bench_prefill.make_sides(workload.random_prompts(2, 16, 48)), []
+    engine.model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    budget = bench_prefill.Budget(thinking=6, solution=3)
+    sampled = [bench_prefill.sampled_ids(engine, prompts, budget, seed=0) for prompts in sides.values()]
+    assert sampled[0] == sampled[1] and len({tuple(ids) for ids in sampled[0]}) > 8
+    assert (rows[0], rows[len(rows) // 2]) == (16, 2)
+
+
+def test_the_sides_of_the_micro_batch_benchmark_train_the_same_tokens_with_less_padding(monkeypatch):
+    monkeypatch.syspath_prepend(BENCH)
+    bench, workload = (importlib.import_module(name) for name in ("bench_micro_batches", "workload"))
+    case = bench.replace(bench.CASES[1], model="nano", thinking={"uniform": [1, 40]}, prompts=4)
+    model = workload.random_llama("nano", {bench.END: 0.0, bench.EOS: 0.0})
+    stock, trimmed, ordered = (side(0) for side in bench.make_sides(model, case).values())
+    assert stock[2] == trimmed[2] == ordered[2] > 0
+    assert stock[1] > trimmed[1] > ordered[1]
