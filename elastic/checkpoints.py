@@ -12,7 +12,6 @@ from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from safetensors import SafetensorError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from elastic.files import replace_file, sync
@@ -21,8 +20,8 @@ from elastic.rewarding import FREE_SETTINGS
 _UNFINISHED = "unfinished"
 _FILES = "elastic_files.json"
 _RUN = "elastic_run.json"
-# How torch's writers begin when a file cannot be written: they raise a RuntimeError whatever has happened.
-_WRITER_ERRORS = ("[enforce fail at inline_container.cc", "write(): fd")
+# What torch, safetensors and tokenizers, which raise no OSError, say of a file that cannot be written.
+_WRITERS_SAY = ("[enforce fail at inline_container.cc", "write(): fd", "(os error ")
 # What may differ between the parts of one run: where it is, how it is watched, and when it ends.
 _FREE_FIELDS = {
     *("output_dir", "resume", "max_steps", "num_train_epochs", "project"),
@@ -75,7 +74,7 @@ def wrote_everywhere(accelerator: Accelerator, write: Callable[[], object]) -> s
     failure = None
     try:
         write()
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except Exception as error:
         if not is_of_the_disk(error):
             raise
         failure = " ".join(f"{type(error).__name__}: {error}".split())
@@ -85,7 +84,7 @@ def wrote_everywhere(accelerator: Accelerator, write: Callable[[], object]) -> s
 
 def is_of_the_disk(error: Exception) -> bool:
     """Whether a file could not be written, as on a full disk, rather than something being wrong with the program."""
-    return isinstance(error, OSError | SafetensorError) or str(error).startswith(_WRITER_ERRORS)
+    return isinstance(error, OSError) or any(words in str(error) for words in _WRITERS_SAY)
 
 
 def complete_checkpoints(output_dir: Path) -> tuple[list[Path], list[Path]]:

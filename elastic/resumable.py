@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import shutil
@@ -12,6 +13,7 @@ from typing import Any, TextIO
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -27,6 +29,8 @@ from elastic.checkpoints import (
 )
 from elastic.faults import MOST_SKIPPED_IN_A_ROW, MicroBatch, NonFiniteError, save_batch
 from elastic.stopping import StepAbandoned, StopOnSigterm
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
             "metrics": {name: list(map(float, values)) for name, values in self._metrics["train"].items()},
             "loss_since_log": self._tr_loss.clone(),
             "logged_step": self._globalstep_last_logged,
+            "tokens": self.state.num_input_tokens_seen,
             "faults": dict(self.faults),
             "skipped_in_a_row": self._skipped_in_a_row,
         }
@@ -96,6 +101,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
         self._metrics["train"].update({name: list(values) for name, values in position["metrics"].items()})
         self._tr_loss = position["loss_since_log"].clone()
         self._globalstep_last_logged = position["logged_step"]
+        self.state.num_input_tokens_seen = position["tokens"]
         self.faults = dict(position["faults"])
         self._skipped_in_a_row = position["skipped_in_a_row"]
 
@@ -104,7 +110,8 @@ class ResumableGRPOTrainer(GRPOTrainer):
         self.saved_step = self.state.global_step
         if self._checkpoint is not None:
             path = self._checkpoint / self._position_file
-            self.go_to(torch.load(path, map_location=self.accelerator.device, weights_only=True))
+            position = torch.load(path, map_location="cpu", weights_only=True)
+            self.go_to(send_to_device(position, self.accelerator.device))
 
     @property
     def _position_file(self) -> str:
@@ -127,6 +134,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
             super()._run_epoch(**kwargs)
         except StepAbandoned:
             self.control.should_training_stop = True
+            self._logs["prompt"].clear()  # of the abandoned step: no table is written of it
             if self.saved_step < self.state.global_step:
                 self.go_to(self._last_step.position)
                 _set_random_states(self._last_step.random_states)
@@ -145,9 +153,13 @@ class ResumableGRPOTrainer(GRPOTrainer):
         )
         if failure is not None:
             self.faults["failed_saves"] += 1
+            free_mb = shutil.disk_usage(args.output_dir).free / 1e6
+            self.say(
+                f"The checkpoint of step {step} could not be saved, and the run goes on without it: {failure} "
+                f"({free_mb:.0f} MB were free in output_dir)"
+            )
             if args.should_save:
                 shutil.rmtree(unfinished_folder(args.output_dir), ignore_errors=True)
-            self.say(f"The checkpoint of step {step} could not be saved, and the run goes on without it: {failure}")
             return
         self.saved_step = step
         if args.should_save:
@@ -211,7 +223,10 @@ class ResumableGRPOTrainer(GRPOTrainer):
     def log(self, logs, start_time=None):
         if self.model.training:
             logs.update({f"faults/{name}": count for name, count in self.faults.items()})
-        super().log(logs, start_time)
+        try:
+            super().log(logs, start_time)
+        except OSError as error:  # TRL writes its table of rollouts last
+            logger.warning("What step %d logs could not be written: %s", self.state.global_step, error)
 
     def say(self, text: str, file: TextIO | None = None) -> None:
         """Tell the person at the terminal, once for all processes and without breaking the progress bar."""
