@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 BENCH = Path(__file__).parent / "bench"
-SCRIPTS = sorted(path.stem for path in BENCH.glob("bench_*.py"))
+NEEDS_VLLM = {"bench_vllm"}
+SCRIPTS = sorted({path.stem for path in BENCH.glob("bench_*.py")} - NEEDS_VLLM)
 
 
 @pytest.fixture

@@ -1,5 +1,10 @@
 import dataclasses
+import json
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +16,7 @@ from elastic.engines.vllm import VLLMEngine, closes_thinking_itself
 from elastic.rollout import Sampling
 
 GREEDY = Sampling(temperature=0)
+MARKERS = {"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}
 
 
 def make_prompts(count, seed=0, opened=True):
@@ -172,8 +178,7 @@ def test_logprobs_of_another_mode_are_refused(llm, monkeypatch):
 
 @pytest.fixture(scope="module")
 def reasoning_llm(model_dir, llm):
-    markers = {"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}
-    return load_llm(model_dir, reasoning_config=markers)
+    return load_llm(model_dir, reasoning_config=MARKERS)
 
 
 def test_one_pass_gives_what_two_requests_give(reasoning_llm):
@@ -196,3 +201,17 @@ def test_one_pass_is_known_not_to_serve(llm, reasoning_llm):
     assert not closes_thinking_itself(reasoning_llm, dataclasses.replace(TOKENS, bridge=(30, *TOKENS.end)))
     other_end = dataclasses.replace(TOKENS, end=(31,), bridge=(31,))
     assert not closes_thinking_itself(reasoning_llm, other_end)
+
+
+def test_on_the_v2_model_runner_too(model_dir, hf_model):
+    """By Triton's interpreter, in a process of its own."""
+    count, script = 12, Path(__file__).with_name("rollouts_on_v2.py")
+    environment = os.environ | {"PYTHONPATH": str(script.parents[2])}
+    done = subprocess.run(
+        [sys.executable, script, model_dir, str(count)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    by_requests, in_one_pass_too = json.loads(done.stdout.splitlines()[-1])
+    rollouts = engine_of(hf_model).generate(make_prompts(count, seed=1), make_budgets(count, seed=1), GREEDY)
+    expected = [list(segments(rollout)) for rollout in rollouts]
+    assert by_requests == expected and in_one_pass_too
