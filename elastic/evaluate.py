@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 @contextmanager
 def exit_on_failure() -> Iterator[None]:
     """Where rollouts cannot be sampled or graded, say why and exit; what is there is kept."""
-    from elastic.engines.server import EngineError
+    from elastic.engines.requested import EngineError
     from elastic.grading import GradingError
 
     try:

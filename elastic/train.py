@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from elastic import setup
     from elastic.checkpoints import check_same_checkpoint, checkpoint_to_resume, claim_output_dir, run_identity
     from elastic.config import ElasticConfig
-    from elastic.engines.server import EngineError
+    from elastic.engines.requested import EngineError
     from elastic.engines.transformers import refuse_unsupported
     from elastic.faults import NonFiniteError
     from elastic.grading import GradingError

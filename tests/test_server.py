@@ -12,7 +12,8 @@ from reference import reference_rollout, segments
 
 from elastic.budget import Budget, ReasoningTokens
 from elastic.engines import server
-from elastic.engines.server import EngineError, ServerEngine
+from elastic.engines.requested import EngineError
+from elastic.engines.server import ServerEngine
 from elastic.nano.tokenizer import make_tokenizer
 from elastic.rollout import Sampling
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,10 @@ from elastic.rollout import Rollout, RolloutBuilder, Sampling
 
 OnRollout = Callable[[int, Rollout], None]
 _MOST_TOKENS = 2**31 - 1
+
+
+class EngineError(Exception):
+    """An engine cannot give what it is asked for; the message is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +151,60 @@ class RequestedRollouts:
 
     def __len__(self) -> int:
         return len(self._builders)
+
+
+class RequestEngine(ABC):
+    """An engine that answers requests.
+
+    Attributes:
+        tokens: the markers and EOS ids.
+        context_length: positions that a rollout may fill; None for a model without a longest context.
+        one_pass: whether the engine closes the thinking itself (see RequestedRollouts).
+    """
+
+    tokens: ReasoningTokens
+    context_length: int | None
+    one_pass: bool = False
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        budgets: Sequence[Budget],
+        sampling: Sampling,
+        *,
+        seed: int = 0,
+        streams: Sequence[int] | None = None,
+        on_rollout: OnRollout | None = None,
+        on_step: Callable[[], None] | None = None,
+    ) -> list[Rollout]:
+        """One rollout for each prompt, in order; the seeds of row i's requests depend on (seed, streams[i]) alone.
+
+        Args:
+            prompts: token ids; thinking is opened where a prompt does not open it.
+            budgets: one for each prompt.
+            streams: the number of each row's random stream; unset, its place. A row that is sampled elsewhere or later
+                with the same number and seed is the same row.
+            on_rollout: called with the place and the rollout of each as soon as it has finished, while others go on.
+            on_step: called now and then while sampling goes on; what it raises ends it.
+
+        Raises:
+            ValueError: a prompt with its budget does not fit the model's context.
+            EngineError: the engine fails; `on_rollout` has been told of the rollouts that had finished.
+        """
+        rollouts = RequestedRollouts(
+            *(prompts, budgets, self.tokens),
+            context_length=self.context_length,
+            seed=seed,
+            streams=streams,
+            one_pass=self.one_pass,
+            on_rollout=on_rollout,
+        )
+        self._grow(rollouts, sampling, on_step)
+        return rollouts.finished()
+
+    @abstractmethod
+    def _grow(self, rollouts: RequestedRollouts, sampling: Sampling, on_step: Callable[[], None] | None) -> None:
+        """Answer the requests of all rows until there are none."""
 
 
 def is_raw(sampling: Sampling) -> bool:

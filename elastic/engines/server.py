@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import openai
 
-from elastic.budget import Budget, ReasoningTokens
-from elastic.engines.requested import Answer, OnRollout, Request, RequestedRollouts, is_raw
-from elastic.rollout import Rollout, Sampling
+from elastic.budget import ReasoningTokens
+from elastic.engines.requested import Answer, EngineError, Request, RequestedRollouts, RequestEngine, is_raw
+from elastic.rollout import Sampling
 
 _CONNECT_S, _READ_S = 10.0, 3600.0
 _RETRIES = 4
@@ -23,11 +23,7 @@ _STEP_S = 0.2
 _EXTENSIONS = {"return_token_ids": True, "return_tokens_as_token_ids": True, "ignore_eos": True}
 
 
-class EngineError(Exception):
-    """An engine cannot give what it is asked for; the message is one sentence."""
-
-
-class ServerEngine:
+class ServerEngine(RequestEngine):
     """Samples rollouts from the model that a server has loaded.
 
     The API key, where the server wants one, is read from OPENAI_API_KEY.
@@ -67,44 +63,13 @@ class ServerEngine:
         self._ids_by_text: dict[str, int] | None = None
         asyncio.run(self._look())
 
-    def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        budgets: Sequence[Budget],
-        sampling: Sampling,
-        *,
-        seed: int = 0,
-        streams: Sequence[int] | None = None,
-        on_rollout: OnRollout | None = None,
-        on_step: Callable[[], None] | None = None,
-    ) -> list[Rollout]:
-        """One rollout for each prompt, in order; the seeds of row i's requests depend on (seed, streams[i]) alone.
-
-        Args:
-            prompts: token ids; thinking is opened where a prompt does not open it.
-            budgets: one for each prompt.
-            streams: the number of each row's random stream; unset, its place.
-            on_rollout: called with the place and the rollout of each as soon as it has finished, while others go on.
-            on_step: called now and then while sampling goes on; what it raises ends it.
-
-        Raises:
-            ValueError: a prompt with its budget does not fit the model's context.
-            EngineError: the server fails; `on_rollout` has been told of the rollouts that had finished.
-        """
+    def _grow(self, rollouts: RequestedRollouts, sampling: Sampling, on_step: Callable[[], None] | None) -> None:
         if not self.gives_ids and (sampling.top_k or sampling.min_p):
             raise EngineError(
                 f"top_k is {sampling.top_k} and min_p is {sampling.min_p}, which are not in the protocol, and "
                 f"{self.base_url} is no vLLM server: leave them 0."
             )
-        rollouts = RequestedRollouts(
-            *(prompts, budgets, self.tokens),
-            context_length=self.context_length,
-            seed=seed,
-            streams=streams,
-            on_rollout=on_rollout,
-        )
         asyncio.run(self._converse(rollouts, sampling, on_step))
-        return rollouts.finished()
 
     @property
     def gives_ids(self) -> bool:

@@ -14,11 +14,11 @@ from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
 from elastic.budget import Budget, ReasoningTokens
-from elastic.engines.requested import Answer, OnRollout, Request, RequestedRollouts, is_raw
+from elastic.engines.requested import Answer, Request, RequestedRollouts, RequestEngine, is_raw
 from elastic.rollout import Rollout, Sampling
 
 
-class VLLMEngine:
+class VLLMEngine(RequestEngine):
     """Samples rollouts from a `vllm.LLM`.
 
     Args:
@@ -41,38 +41,7 @@ class VLLMEngine:
         self.context_length = model_config.max_model_len
         self.one_pass = one_pass
 
-    def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        budgets: Sequence[Budget],
-        sampling: Sampling,
-        *,
-        seed: int = 0,
-        streams: Sequence[int] | None = None,
-        on_rollout: OnRollout | None = None,
-        on_step: Callable[[], None] | None = None,
-    ) -> list[Rollout]:
-        """One rollout for each prompt, in order; the random numbers of row i depend on (seed, streams[i]) alone.
-
-        Args:
-            prompts: token ids; thinking is opened where a prompt does not open it.
-            budgets: one for each prompt.
-            streams: the number of each row's random stream; unset, its place. A row that is sampled elsewhere or later
-                with the same number and seed is the same row.
-            on_rollout: called with the place and the rollout of each as soon as it has finished, while others go on.
-            on_step: called now and then while sampling goes on; what it raises ends it.
-
-        Raises:
-            ValueError: a prompt with its budget does not fit the model's context.
-        """
-        rollouts = RequestedRollouts(
-            *(prompts, budgets, self.tokens),
-            context_length=self.context_length,
-            seed=seed,
-            streams=streams,
-            one_pass=self.one_pass,
-            on_rollout=on_rollout,
-        )
+    def _grow(self, rollouts: RequestedRollouts, sampling: Sampling, on_step: Callable[[], None] | None) -> None:
         engine = self.llm.llm_engine
         rows: dict[str, int] = {}
 
@@ -98,7 +67,6 @@ class VLLMEngine:
         finally:
             if rows:
                 engine.abort_request(list(rows))
-        return rollouts.finished()
 
 
 def sampling_params(request: Request, sampling: Sampling) -> SamplingParams:
