@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
-from trl import ModelConfig, get_peft_config
+from trl import ModelConfig
 
 from elastic.arguments import DataArguments
 from elastic.budget import UNLIMITED
@@ -16,6 +16,7 @@ from elastic.engines.transformers import key_width
 from elastic.machine import Machine
 from elastic.memory import GIB, ROLLOUTS, STATES, TRAINING, ModelSizes, Plan, Work, billions, remedies
 from elastic.model_source import find_model
+from elastic.setup import lora_config
 from elastic.tables import markdown_table
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -56,7 +57,7 @@ def model_sizes(model: ModelConfig, config_path: str | None) -> ModelSizes:
         raise ValueError(f"{config.model_type} has no intermediate_size: only models built as Llama are planned.")
     with torch.device("meta"):
         network = AutoModelForCausalLM.from_config(config)
-        if (adapter := get_peft_config(model)) is not None:
+        if (adapter := lora_config(model)) is not None:
             from peft import get_peft_model
 
             network = get_peft_model(network, adapter)

@@ -211,7 +211,7 @@ def lora_config(model: ModelConfig) -> PeftConfig | None:
     modules = model.lora_target_modules
     if isinstance(modules, str) and re.fullmatch(r"[\w.]+", modules):
         adapter.target_modules = {modules}
-    if not Path(model.model_name_or_path).is_dir():
+    if model.model_name_or_path and not Path(model.model_name_or_path).is_dir():
         adapter.revision = model.model_revision
     return adapter
 

@@ -258,6 +258,8 @@ def test_lora_trains_its_adapters_alone_and_needs_no_reference_model(config_file
     sizes = model_sizes(ModelConfig(use_peft=True, lora_r=8, lora_target_modules=["q_proj", "v_proj"]), config_file())
     adapters = 28 * 8 * (1536 + 1536 + 1536 + 256)
     assert (sizes.trained, sizes.parameters) == (adapters, 1_543_714_304 + adapters)
+    of_one = model_sizes(ModelConfig(use_peft=True, lora_r=8, lora_target_modules=["q_proj"]), config_file())
+    assert of_one.trained == 28 * 8 * (1536 + 1536)
     command = ["--config", ROOT / "recipes/e1_math_1.5b.yaml", "--model_config", config_file(), "--use_peft"]
     assert run(*command, "--launch", ROOT / "launch/zero2.yaml") == 0
     said = capsys.readouterr().out
