@@ -13,7 +13,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-
 
 # Whether the environment $1 has this very checkout installed, and its tools.
 environment_serves() {
-    (cd / && "$1/bin/python" - "$checkout" trl pytest ruff ${vllm_requirement:+vllm} 2>/dev/null) <<'PYTHON'
+    (cd / && "$1/bin/python" - "$checkout" trl pytest xdist ruff ${vllm_requirement:+vllm} 2>/dev/null) <<'PYTHON'
 import importlib.util, pathlib, sys
 spec = importlib.util.find_spec("elastic")
 here = spec is not None and pathlib.Path(spec.origin).resolve().parents[1] == pathlib.Path(sys.argv[1]).resolve()
