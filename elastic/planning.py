@@ -32,6 +32,9 @@ def config_for(machine: Machine) -> type[ElasticConfig]:
             self.use_cpu = True
             super().__post_init__()
 
+        def _check_vllm(self):
+            """Nothing: it need not be installed here."""
+
         @property
         def world_size(self) -> int:
             return machine.processes

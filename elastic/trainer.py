@@ -167,12 +167,18 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
         self._settle_equal_groups(output)
         self._leave_out_of_loss(output)
         metrics = budget_metrics(self._rollouts, self._rewards_per_func, self.reward_weights, self.accelerator)
-        metrics["time/generation_s"] = self._sampling_seconds
-        metrics["time/reward_s"] = self._reward_seconds
-        metrics["throughput/sampled_tokens_per_s"] = metrics.pop("sampled_tokens") / self._sampling_seconds
+        metrics["time/generation_s"], metrics["time/reward_s"] = self._slowest(
+            self._sampling_seconds, self._reward_seconds
+        )
+        metrics["throughput/sampled_tokens_per_s"] = metrics.pop("sampled_tokens") / metrics["time/generation_s"]
         for name, value in metrics.items():
             self._metrics[mode][name].append(value)
         return output
+
+    def _slowest(self, *seconds: float) -> list[float]:
+        """Each of them as the process has it that took longest."""
+        own = torch.tensor([seconds], device=self.accelerator.device)
+        return self.accelerator.gather(own).amax(dim=0).tolist()
 
     def _settle_equal_groups(self, output):
         """Make the advantages of groups whose rewards are all equal exactly 0, where rounding left some 1e-4 of one.

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,108 @@ def test_serve_starts_vllm_with_the_plugin_that_the_checkout_has(tmp_path):
     assert words[-4:] == ["--logits-processors", "elastic.serving.plugin:TokenBudgets", "--port", "8001"]
     markers = json.loads(words[words.index("--reasoning-config") + 1])
     assert markers == {"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}
+
+
+# Stand-ins for Slurm's programs. A step of vLLM lasts, or ends at once; one of training lasts until it is cancelled.
+SLURM_PROGRAMS = {
+    "srun": """#!/bin/bash
+echo "srun $*" >>"$FAKE_LOG"
+case "$*" in
+    *"vllm serve"*) [ -z "${SERVER_DIES:-}" ] || exit 1; exec sleep 60 ;;
+esac
+echo training >>"$FAKE_LOG"
+[ -z "${TRAINING_CODE:-}" ] || exit "$TRAINING_CODE"
+until grep -q scancel "$FAKE_LOG"; do sleep 0.05; done
+exit 143
+""",
+    "scontrol": """#!/bin/bash
+case "$1" in
+    show) printf '%s\\n' $3 ;;
+    *) echo "scontrol $*" >>"$FAKE_LOG" ;;
+esac
+""",
+    "scancel": """#!/bin/bash
+echo "scancel $*" >>"$FAKE_LOG"
+""",
+    "curl": """#!/bin/bash
+echo "curl $*" >>"$FAKE_LOG"
+[ -z "${SERVER_DIES:-}" ]
+""",
+    "sleep": """#!/bin/bash
+[ "$1" = 5 ] || exec /bin/sleep "$@"
+""",
+}
+
+
+@pytest.fixture
+def slurm(tmp_path):
+    """Start slurm.sh as a job on some nodes; (process, log)."""
+    programs, log = tmp_path / "programs", tmp_path / "log"
+    programs.mkdir()
+    log.touch()
+    for name, text in SLURM_PROGRAMS.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+
+    def start(nodes, **environment):
+        settings = dict(SLURM_JOB_ID="42", SLURM_JOB_NODELIST=nodes, SLURM_GPUS_ON_NODE="8", FAKE_LOG=str(log))
+        settings |= dict(SLURM_SUBMIT_DIR=str(ROOT), PYTHONPATH=str(ROOT))
+        settings["PATH"] = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        command = ["bash", str(ROOT / "launch" / "slurm.sh"), "--config", "recipes/e1_math_7b.yaml"]
+        job = subprocess.Popen(
+            command, cwd=tmp_path, env=os.environ | settings | environment, stderr=subprocess.PIPE, text=True
+        )
+        return job, log
+
+    return start
+
+
+def test_slurm_serves_the_rollouts_on_the_last_node_and_trains_on_the_others(slurm):
+    job, log = slurm("a b c", TRAINING_CODE="0")
+    assert job.wait() == 0, job.stderr.read()
+    server, health, training, *rest = log.read_text().splitlines()
+    assert "--nodelist=c " in server and "vllm serve Skywork/Skywork-OR1-Math-7B --data-parallel-size 8 " in server
+    assert '--weight-transfer-config {"backend": "nccl"} --logprobs-mode processed_logprobs --max-logprobs -1' in server
+    assert health.endswith("http://c:8000/health")
+    assert training.startswith("srun --nodes=2 --ntasks-per-node=8 --nodelist=a,b ")
+    assert training.endswith(
+        "--deepspeed launch/deepspeed_zero3.json --use_vllm true --vllm_mode server --vllm_server_host c "
+        "--config recipes/e1_math_7b.yaml"
+    )
+    assert rest == ["training"]
+
+
+@pytest.mark.parametrize(("nodes", "server"), [("a", "yes"), ("a b", "no")])
+def test_slurm_trains_on_every_node_without_a_server(slurm, nodes, server):
+    job, log = slurm(nodes, TRAINING_CODE="3", ROLLOUT_SERVER=server)
+    assert job.wait() == 3
+    training, *rest = log.read_text().splitlines()
+    assert f"--nodelist={nodes.replace(' ', ',')} " in training and "vllm" not in training
+    assert rest == ["training"]
+
+
+@pytest.mark.parametrize(("nodes", "step"), [("a", 0), ("a b", 1)])
+def test_slurm_hands_sigterm_to_the_training_and_queues_the_job_again(slurm, nodes, step):
+    job, log = slurm(nodes)
+    while "training" not in log.read_text().splitlines():
+        assert job.poll() is None, job.stderr.read()
+        time.sleep(0.05)
+    job.terminate()
+    assert job.wait() == 143
+    assert log.read_text().splitlines()[-2:] == [f"scancel --signal=TERM 42.{step}", "scontrol requeue 42"]
+
+
+def test_slurm_ends_with_its_server(slurm):
+    job, log = slurm("a b", SERVER_DIES="1")
+    assert job.wait() == 1
+    assert "slurm.sh: the vLLM server on b has ended." in job.stderr.read()
+    assert "training" not in log.read_text().splitlines()
+
+
+def test_slurm_is_for_jobs():
+    done = run("bash", ROOT / "launch" / "slurm.sh", "--config", "recipes/nano.yaml", SLURM_JOB_ID="")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("slurm.sh: this is no Slurm job: start it by sbatch") and done.stderr.count("\n") == 1
 
 
 # A stand-in for Python that makes environments of itself and writes down what it was called with.

@@ -101,6 +101,14 @@ def interrupted_reward(completions, solution_text, trainer_state, **columns) -> 
     return even_reward(completions, solution_text)
 
 
+def counted_reward(completions, solution_text, trainer_state, **columns) -> list[float]:
+    """even_reward; each call is a line in a file of the process, in the folder of CALLS."""
+    call = json.dumps({"step": trainer_state.global_step, "solutions": solution_text})
+    with Path(os.environ["CALLS"], os.environ.get("RANK", "0")).open("a") as file:
+        file.write(call + "\n")
+    return even_reward(completions, solution_text)
+
+
 def reward_that_kills_wandb(completions, solution_text, **columns) -> list[float]:
     """even_reward, once the process that writes W&B's files is killed."""
     for process in psutil.Process().children(recursive=True):
