@@ -1,6 +1,7 @@
 """The evaluation from end to end, on a tiny random Llama: what it measures, resumes, keeps apart and refuses."""
 
 import asyncio
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -243,6 +244,22 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_results(arguments, tmp_pa
     assert f"Resuming: {kept} of 2000 samples" in said and "cut by an interruption" in said
     assert (tmp_path / "out" / "generations.jsonl").read_bytes() == whole
     assert results(tmp_path / "out") == results(tmp_path / "whole")
+
+
+def test_a_server_that_is_not_there_is_one_sentence(arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("elastic.engines.server._RETRIES", 0)
+    with pytest.raises(SystemExit) as exit:
+        evaluate.main([*arguments, "--engine", "server", "--base_url", "http://127.0.0.1:9"])
+    assert exit.value.code == 1
+    assert "error: The server at http://127.0.0.1:9 cannot be reached" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
+def test_without_vllm_it_says_how_to_get_it(arguments, capsys):
+    with pytest.raises(SystemExit) as exit:
+        evaluate.main([*arguments, "--engine", "vllm"])
+    assert exit.value.code == 2
+    assert "engine is vllm, and vLLM is not installed" in capsys.readouterr().err
 
 
 def test_an_interruption_in_the_midst_of_a_chunk_keeps_what_had_finished(arguments, tmp_path, monkeypatch):
@@ -580,6 +597,12 @@ def test_max_problems_takes_the_first(arguments, tmp_path):
         (["--reasoning_end_str", "</thought>"], "reasoning_end_str is '</thought>'"),
         (["--chat_template_kwargs", "thinking"], "chat_template_kwargs is 'thinking'"),
         (["--answer_column", "reply"], "answer_column is 'reply'"),
+        (["--engine", "server"], "base_url is not set"),
+        (["--engine", "server", "--base_url", "localhost:8000"], "base_url is 'localhost:8000'"),
+        (["--base_url", "http://localhost:8000"], "base_url is set, and engine is transformers"),
+        (["--engine", "vllm", "--served_model_name", "a"], "served_model_name is set, and engine is vllm"),
+        (["--max_concurrent_requests", "0"], "max_concurrent_requests is 0"),
+        (["--vllm_gpu_memory_utilization", "1.5"], "vllm_gpu_memory_utilization is 1.5"),
         (["--no_such_field", "1"], "no_such_field"),
         (["--output_dir", __file__], "output_dir is"),
         (["--config", "/no/such/recipe.yaml"], "'/no/such/recipe.yaml'"),
