@@ -114,7 +114,7 @@ class Run:
             env=os.environ | environment,
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=600,
         )
         assert done.returncode == 0, done.stderr[-4000:]
         return done

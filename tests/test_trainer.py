@@ -561,3 +561,9 @@ def test_evaluation_during_training_has_metrics_of_its_own(tmp_path):
     assert math.isfinite(metrics["eval_loss"])
     log = trainer.state.log_history[-1]
     assert 0 < log["eval_budget/forced_rate"] <= 1 and 0 < log["eval_budget/thinking_tokens"] <= 6
+
+
+def test_seconds_are_those_of_the_slowest_process(tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path)
+    monkeypatch.setattr(trainer.accelerator, "gather", lambda own: torch.cat([own, torch.tensor([[2.0, 1.0]])]))
+    assert trainer._slowest(1.0, 3.0) == [2.0, 3.0]
