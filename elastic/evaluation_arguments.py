@@ -68,6 +68,13 @@ class EngineArguments:
     vllm_max_model_length: int | None = field(
         default=None, metadata={"help": "Longest prompt and rollout for vLLM, in tokens; unset, the model's context."}
     )
+    vllm_one_pass: bool = field(
+        default=False,
+        metadata={
+            "help": "Let vLLM close the thinking by its own thinking_token_budget, one request serving both phases, if "
+            "a check at the start finds that this gives the same tokens. On a CPU it was slower."
+        },
+    )
     vllm_enforce_eager: bool = field(
         default=False, metadata={"help": "Do without vLLM's compilation and CUDA graphs: starts sooner, runs slower."}
     )

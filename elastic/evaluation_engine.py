@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
+from tqdm.auto import tqdm
 from transformers import AutoConfig, GenerationConfig
 
 from elastic.budget import ReasoningTokens
@@ -74,6 +77,7 @@ def _vllm_engine(arguments: EvaluationArguments, source: ModelSource, tokenizer)
         "reasoning_start_str": arguments.reasoning_start_str,
         "reasoning_end_str": arguments.reasoning_end_str,
     }
+    one_pass = {"reasoning_config": markers} if arguments.vllm_one_pass else {}
     llm = LLM(
         model=source.path,
         revision=source.revision,
@@ -85,9 +89,12 @@ def _vllm_engine(arguments: EvaluationArguments, source: ModelSource, tokenizer)
         max_model_len=arguments.vllm_max_model_length,
         enforce_eager=arguments.vllm_enforce_eager,
         logprobs_mode="processed_logprobs",
-        reasoning_config=markers,
+        **one_pass,
     )
-    return VLLMEngine(llm, tokens, one_pass=closes_thinking_itself(llm, tokens))
+    serves = arguments.vllm_one_pass and closes_thinking_itself(llm, tokens)
+    if arguments.vllm_one_pass and not serves:
+        tqdm.write("vLLM's own thinking budget gives other tokens here: each phase is a request.", file=sys.stderr)
+    return VLLMEngine(llm, tokens, one_pass=serves)
 
 
 def _server_engine(arguments: EvaluationArguments, source: ModelSource, tokenizer):

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
+from tqdm.auto import tqdm
 from transformers import Qwen3Config, Qwen3ForCausalLM
 from vllm import LLM, SamplingParams
 from vllm.sampling_params import RequestOutputKind
@@ -72,7 +74,7 @@ class Run:
     lengths: list[int]
 
 
-def load(shape: str, vocabulary: int) -> tuple[LLM, str]:
+def load(shape: str, vocabulary: int, slots: int) -> tuple[LLM, str]:
     """A random model in a vllm.LLM, and its number of parameters."""
     hidden, intermediate, layers, heads = SHAPES[shape]
     config = Qwen3Config(
@@ -97,7 +99,7 @@ def load(shape: str, vocabulary: int) -> tuple[LLM, str]:
             dtype="float32",
             enforce_eager=True,
             max_model_len=CONTEXT,
-            max_num_seqs=64,
+            max_num_seqs=slots,
             block_size=32,
             logprobs_mode="processed_logprobs",
             reasoning_config={"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"},
@@ -179,8 +181,8 @@ def timed(llm: LLM, side: Callable[[int], list[int]], seed: int) -> Run:
     return Run(cpu_s, wall_s, len(steps), lengths)
 
 
-def measure(shape: str, case: Case, count: int, rounds: int) -> list[list[str]]:
-    llm, size = load(shape, case.vocabulary)
+def measure(shape: str, case: Case, count: int, slots: int, rounds: int) -> list[list[str]]:
+    llm, size = load(shape, case.vocabulary, slots)
     sides = make_sides(llm, case, count)
     runs: dict[str, list[Run]] = {name: [] for name in sides}
     for seed in range(rounds):
@@ -202,7 +204,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a nano model, 8 rows, one round")
     parser.add_argument("--rounds", type=int, default=5, help="how often each side runs (default: 5)")
-    parser.add_argument("--rows", type=int, default=64, help="rollouts a call, 64 at once at most (default: 64)")
+    parser.add_argument("--slots", type=int, default=64, help="rows that are sampled at once (default: 64)")
+    parser.add_argument("--rows", type=int, default=64, help="rollouts a call (default: 64)")
     parser.add_argument("--model", choices=["tiny", "25M"], help="only this one (default: both)")
     parser.add_argument("--case", choices=[case.name for case in CASES], help="only this one (default: all)")
     args = parser.parse_args(argv)
@@ -211,10 +214,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     shapes = [shape for shape in ("tiny", "25M") if args.model in (None, shape)]
     if args.quick:
         shapes, args.rounds, args.rows = ["nano"], 1, 8
-    rows = [row for shape in shapes for case in cases for row in measure(shape, case, args.rows, args.rounds)]
     header = ["case", "parameters", "side", "rows", "tokens", "steps", "tokens a s", "tokens a CPU-s", "of requests"]
     for case in cases:
         print(f"- {case.name}: t = {case.thinking}, s = {case.solution}; each marker is 1 token in {case.vocabulary}")
+    rows = []
+    for setting in tqdm([(shape, case) for shape in shapes for case in cases], desc="cases"):
+        rows += measure(*setting, args.rows, args.slots, args.rounds)
+        tqdm.write("\n".join(map(str, rows[-4:])), file=sys.stderr)
     print("", markdown_table(header, rows), sep="\n")
 
 

@@ -112,11 +112,15 @@ def measured(folder):
     return [{k: v for k, v in cell.items() if k not in ("engine", "served_model_name", "key")} for cell in cells]
 
 
-def test_the_three_engines_measure_the_same(command, server, tmp_path):
+def test_the_three_engines_measure_the_same(command, server, tmp_path, capsys):
     evaluate.main([*command, "--output_dir", str(tmp_path / "transformers")])
     evaluate.main([*command, "--output_dir", str(tmp_path / "server"), "--engine", "server", "--base_url", server.url])
     eager = ["--engine", "vllm", "--vllm_enforce_eager", "--vllm_max_model_length", str(CONTEXT)]
     evaluate.main([*command, "--output_dir", str(tmp_path / "vllm"), *eager])
+    capsys.readouterr()
+    one_pass = [*eager, "--vllm_one_pass", "--wrap_up_str", "ok"]
+    evaluate.main([*command, "--output_dir", str(tmp_path / "one pass"), *one_pass, "--thinking_token_budgets", "6"])
+    assert "vLLM's own thinking budget gives other tokens here" in capsys.readouterr().err
     assert measured(tmp_path / "server") == measured(tmp_path / "transformers") == measured(tmp_path / "vllm")
     cell = json.loads((tmp_path / "server" / "results.json").read_text())[0]
     assert cell["engine"] == "server" and cell["forced_rate"] > 0
