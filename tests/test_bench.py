@@ -80,7 +80,7 @@ def test_the_sides_of_the_micro_batch_benchmark_train_the_same_tokens_with_less_
     monkeypatch.syspath_prepend(BENCH)
     bench, workload = (importlib.import_module(name) for name in ("bench_micro_batches", "workload"))
     case = bench.replace(bench.CASES[1], model="nano", thinking={"uniform": [1, 40]}, prompts=4)
-    model = workload.random_llama("nano", {bench.END: 0.0, bench.EOS: 0.0})
+    model = workload.random_llama("nano", case.chances)
     stock, trimmed, ordered = (side(0) for side in bench.make_sides(model, case).values())
     assert stock[2] == trimmed[2] == ordered[2] > 0
     assert stock[1] > trimmed[1] > ordered[1]

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python tests/bench/bench_micro_batches.py [--quick]
 
-All sides have the model, prompts, rollouts, reward and loss; no phase ends before its budget. "TRL": micro-batches as
+All sides have the model, prompts, rollouts, reward and loss; budgets are drawn for each prompt. "TRL": micro-batches as
 stock TRL cuts them, each padded to the longest row of the generation batch. "trimmed": the same rows, each micro-batch
 padded to its own longest (length_aware_micro_batches: false). "by length": ordered first (the default). A padded token
 is a place in what goes through the model, scoring and training. The sides run in turn in one process: A B C A B C; the
@@ -23,7 +23,7 @@ import transformers
 from bench_step import BudgetedTrainer, Case, Clock, common_fields, data_set
 from transformers import LlamaForCausalLM, PrinterCallback
 from trl import GRPOTrainer
-from workload import END, EOS, alternate, make_tokenizer, parameter_count, random_llama
+from workload import alternate, make_tokenizer, parameter_count, random_llama
 
 from elastic.config import ElasticConfig
 from elastic.tables import markdown_table
@@ -37,17 +37,19 @@ class MixedCase(Case):
 
     @property
     def text(self) -> str:
-        rows = f"{self.prompts} x {self.samples} rows in micro-batches of {self.micro_batch}"
-        return f"{self.name}: t = {self.thinking}, s = {self.solution}, {rows}; updates: {self.updates}"
+        rows = f"{self.prompts} x {self.samples} rows in micro-batches of {self.micro_batch}, updates: {self.updates}"
+        ends = f"EOS with a chance of 1/{1 / self.eos_chance:.0f} a token" if self.eos_chance else "no EOS"
+        return f"{self.name}: t = {self.thinking}, s = {self.solution}; {rows}; {ends}"
 
 
-_TINY = MixedCase("1.5M", "tiny", {"log_uniform": [16, 768]}, solution=16, prompts=8, micro_batch=4, rounds=5)
-_SMALL = MixedCase("26M", "25M", {"log_uniform": [16, 384]}, solution=16, prompts=4, micro_batch=4, rounds=3)
+_TINY = MixedCase(
+    "1.5M", "tiny", {"log_uniform": [16, 512]}, solution=16, prompts=8, samples=4, micro_batch=4, rounds=3
+)
 CASES = [
     _TINY,
     replace(_TINY, name="1.5M, two updates", updates=2),
-    _SMALL,
-    replace(_SMALL, name="26M, two updates", updates=2),
+    replace(_TINY, name="1.5M, one budget", thinking=512, eos_chance=1 / 128),
+    replace(_TINY, name="26M", model="25M", thinking={"log_uniform": [16, 256]}, rounds=2),
 ]
 
 
@@ -112,7 +114,7 @@ def make_sides(model: LlamaForCausalLM, case: MixedCase) -> dict[str, Callable[[
 
 def measure(case: MixedCase, rounds: int) -> tuple[list[list[str]], str]:
     """The table's rows for one case, and the sentence with the ratios."""
-    model = random_llama(case.model, {END: 0.0, EOS: 0.0})
+    model = random_llama(case.model, case.chances)
     timed = alternate(make_sides(model, case), rounds)
     parts = {
         side: [median(values) for values in zip(*(run.result for run in runs), strict=True)]
@@ -129,7 +131,7 @@ def measure(case: MixedCase, rounds: int) -> tuple[list[list[str]], str]:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a nano model, 16 rows of short budgets, one round")
-    parser.add_argument("--rounds", type=int, help="how often each side runs (default: 1.5M 5 times, 26M 3)")
+    parser.add_argument("--rounds", type=int, help="how often each side runs (default: 1.5M 3 times, 26M 2)")
     parser.add_argument("--case", choices=[case.name for case in CASES], help="only this one (default: all)")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
