@@ -110,10 +110,10 @@ def scored_by_length(
     return scores_BT
 
 
-def token_weighted(means: Sequence[float], tokens: Sequence[int]) -> list[float]:
-    """The means of micro-batches with as many tokens, scaled so that their mean is the one over all tokens."""
-    total = max(1, sum(tokens))
-    return [mean * count * len(tokens) / total for mean, count in zip(means, tokens, strict=True)]
+def weighted(means: Sequence[float], counts: Sequence[int]) -> list[float]:
+    """The means of micro-batches over as many values, scaled so that their own mean is the one over all values."""
+    total = max(1, sum(counts))
+    return [mean * count * len(counts) / total for mean, count in zip(means, counts, strict=True)]
 
 
 def select_rows(inputs: dict, rows: torch.Tensor) -> dict:

@@ -35,8 +35,8 @@ from elastic.micro_batches import (
     ordered_by_length,
     scored_by_length,
     term_of_the_micro_batch,
-    token_weighted,
     trimmed,
+    weighted,
     without_idle_rows,
 )
 from elastic.progress import TrainingProgress
@@ -45,9 +45,10 @@ from elastic.rollout import Rollout, segment_texts
 from elastic.rollout_func import budgeted_rollouts
 from elastic.tracking import WandbMetrics
 
-# TRL's metrics of ratios, and all those that it has as a mean over the tokens of a micro-batch.
-_MEANS_OF_RATIOS = {"clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean", "cispo_clip_ratio"}
-_TOKEN_MEANS = {"entropy", "kl"} | _MEANS_OF_RATIOS
+# TRL's means over a micro-batch: over tokens, over what importance_sampling_level says, and over rows.
+_TOKEN_MEANS = {"entropy", "kl"}
+_RATIO_MEANS = {"clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean", "cispo_clip_ratio"}
+_ROW_MEANS = {"vespo/phi_seq_mean"}
 # Columns of the table of rollouts that are not for a reward to write.
 _TABLE_COLUMNS = {"step", "prompt", "completion", "advantage", "thinking", "solution", "thinking_stop_reason"}
 
@@ -65,11 +66,11 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
     - `_prepare_inputs` orders the rows of an update by length before they are cut into micro-batches
     - `_compute_loss` leaves out rows that cannot move the policy, and padding that no remaining row needs;
       `_get_per_token_logps_and_entropies` scores a generation batch by length
-    - `training_step` times the update without the rollouts, and weighs metrics by tokens
+    - `training_step` times the update without the rollouts, and weighs the metrics of its micro-batches
     - `log` writes no empty table of rollouts
     - `position` and `go_to` keep which rows could not be graded; ResumableGRPOTrainer says what else survives a fault
 
-    The entropy, KL and clip metrics are therefore means over the tokens of an update that are trained.
+    The entropy, KL and clip metrics are therefore means over what is trained of an update.
 
     Args:
         grade_ahead: each called with the `solution_text` of a rollout and the data set's columns as soon as it is
@@ -130,7 +131,7 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
         self._sampling_seconds = 0.0
         self._reward_seconds = 0.0
         self._update_seconds = 0.0
-        self._update_tokens: list[int] = []
+        self._update_sizes: list[tuple[int, int]] = []
 
     @property
     def generation_round(self) -> int:
@@ -297,7 +298,8 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
         if self._idle_rows_are_free or (self.model.training and self._orders_by_length):
             inputs = trimmed(inputs, self.pad_to_multiple_of or 1)
         if self.model.training:
-            self._update_tokens.append(self.accelerator.reduce(loss_mask(inputs).sum(), reduction="sum").item())
+            tokens = self.accelerator.reduce(loss_mask(inputs).sum(), reduction="sum").item()
+            self._update_sizes.append((tokens, len(inputs["advantages"])))
         return super()._compute_loss(model, inputs) * share
 
     def _get_per_token_logps_and_entropies(
@@ -328,16 +330,16 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
         if self.accelerator.sync_gradients:
             self._metrics["train"]["time/training_s"].append(self._update_seconds)
             self._update_seconds = 0.0
-            self._weigh_token_means()
+            self._weigh_means()
         return loss
 
-    def _weigh_token_means(self):
-        """Make the mean of an update's micro-batches the mean of its tokens, in the metrics that TRL has by token."""
-        metrics, tokens = self._metrics["train"], self._update_tokens
-        by_row = () if self.importance_sampling_level == "token" else _MEANS_OF_RATIOS
-        for name in (_TOKEN_MEANS - set(by_row)) & metrics.keys():
-            metrics[name][-len(tokens) :] = token_weighted(metrics[name][-len(tokens) :], tokens)
-        self._update_tokens = []
+    def _weigh_means(self):
+        """Make the mean of an update's micro-batches the mean of its tokens or rows, in the metrics that are means."""
+        metrics, (tokens, rows) = self._metrics["train"], zip(*self._update_sizes, strict=True)
+        by_token = _TOKEN_MEANS | (_RATIO_MEANS if self.importance_sampling_level == "token" else set())
+        for name in (_TOKEN_MEANS | _RATIO_MEANS | _ROW_MEANS) & metrics.keys():
+            metrics[name][-len(rows) :] = weighted(metrics[name][-len(rows) :], tokens if name in by_token else rows)
+        self._update_sizes = []
 
     def position(self):
         return super().position() | {"ungraded": self._ungraded_watch.rows}

@@ -121,8 +121,8 @@ def test_rows_that_are_left_out_change_nothing(tmp_path, rows, loss_type):
     assert_same_updates(trainer, inputs, updates=4)
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.05])
-def test_training_is_that_without_it(tmp_path, beta):
+@pytest.mark.parametrize(("beta", "level"), [(0.0, "token"), (0.05, "token"), (0.0, "sequence")])
+def test_training_is_that_without_it(tmp_path, beta, level):
     """Through the real loop: the weights, the losses, and the metrics by token, but for rounding."""
     runs = []
     for name in ("with", "without"):
@@ -138,6 +138,7 @@ def test_training_is_that_without_it(tmp_path, beta):
             per_device_train_batch_size=4,
             max_steps=4,
             beta=beta,
+            importance_sampling_level=level,
             epsilon=0.02,
             **MIXED,
         )

@@ -72,7 +72,7 @@ class StockUpdates(CountingTrainer):
 
     _compute_loss = GRPOTrainer._compute_loss
 
-    def _weigh_token_means(self):
+    def _weigh_means(self):
         pass
 
 
