@@ -1,7 +1,6 @@
 """The benchmarks still run and print their tables; what they measure is not asserted."""
 
 import importlib
-import importlib.util
 import os
 from pathlib import Path
 
@@ -16,14 +15,12 @@ SCRIPTS = sorted({path.stem for path in BENCH.glob("bench_*.py")} - NEEDS_VLLM)
 def benchmark(request, monkeypatch):
     if request.param == "bench_memory" and not os.access("/proc/self/clear_refs", os.W_OK):
         pytest.skip("peak memory is read as Linux reports it")
-    if request.param == "bench_vllm" and importlib.util.find_spec("vllm") is None:
-        pytest.skip("vLLM is an extra")
     monkeypatch.syspath_prepend(BENCH)
     return importlib.import_module(request.param)
 
 
 def test_finds_the_benchmarks():
-    names = ("code_reward", "engine", "math_reward", "memory", "micro_batches", "prefill", "step", "vllm")
+    names = ("code_reward", "engine", "math_reward", "memory", "micro_batches", "prefill", "step")
     assert [f"bench_{name}" for name in names] == SCRIPTS
 
 
