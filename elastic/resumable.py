@@ -6,14 +6,15 @@ import logging
 import math
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 import torch
-from accelerate.utils import send_to_device
+from accelerate.utils import gather_object, send_to_device
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -22,6 +23,7 @@ from trl.trainer.utils import RepeatSampler
 
 from elastic.checkpoints import (
     clear_unfinished,
+    is_of_the_disk,
     put_in_place,
     remove_old_checkpoints,
     unfinished_folder,
@@ -64,6 +66,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
         self._checkpoint: Path | None = None
         self._last_step: LastStep | None = None
         self._is_saving = False
+        self._failed_writes: list[Exception] = []
         self._micro_batches: list[MicroBatch] = []
         self._skipped_in_a_row = 0
         self.faults = {"failed_saves": 0, "skipped_steps": 0, "reward_errors": 0}
@@ -173,12 +176,56 @@ class ResumableGRPOTrainer(GRPOTrainer):
     def _write_checkpoint(self, model, trial) -> None:
         """All files of the checkpoint, those of the other processes too, in the folder for unfinished ones."""
         folder = unfinished_folder(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        self._is_saving = True
+        self._is_saving, self._failed_writes = True, []
         try:
-            super()._save_checkpoint(model, trial)
+            with self._deepspeed_writes_noted():
+                super()._save_checkpoint(model, trial)
             torch.save(self.position(), folder / self._position_file)
         finally:
             self._is_saving = False
+        if self._failed_writes:
+            raise self._failed_writes[0]
+
+    # Under DeepSpeed processes wait for one another while they save, so that none may leave because it cannot write.
+
+    @contextmanager
+    def _deepspeed_writes_noted(self) -> Iterator[None]:
+        if not self.is_deepspeed_enabled:
+            yield
+            return
+        engine = self.model_wrapped.checkpoint_engine
+        write = engine.save
+
+        def noted(state_dict, path):
+            with self._write_noted():
+                try:
+                    write(state_dict, path)
+                except Exception:
+                    Path(path).unlink(missing_ok=True)  # which leaves room for the small files that follow
+                    raise
+
+        engine.save = noted
+        try:
+            yield
+        finally:
+            engine.save = write
+
+    @contextmanager
+    def _write_noted(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not is_of_the_disk(error):
+                raise
+            self._failed_writes.append(error)
+
+    def _save(self, output_dir=None, state_dict=None):
+        with self._write_noted() if self._is_saving else nullcontext():
+            super()._save(output_dir, state_dict)
+
+    def _save_optimizer_and_scheduler(self, output_dir):
+        if not self.is_deepspeed_enabled or not any(gather_object([bool(self._failed_writes)])):
+            super()._save_optimizer_and_scheduler(output_dir)
 
     def _get_output_dir(self, trial):
         folder = super()._get_output_dir(trial)

@@ -42,8 +42,9 @@ def budgeted_rollouts(prompts: list, trainer: GRPOTrainer) -> dict[str, list]:
             bar.update()
             trainer.start_grading(row, rollout)
 
-        with trainer.stop.rollouts(), _engine(trainer) as engine:
+        with _engine(trainer) as engine, trainer.stop.rollouts():
             rollouts = _generate(engine, trainer, prompt_ids, budgets, finish)
+        trainer.stop.meet()
     columns = rollout_columns(rollouts, trainer._tokenizer)
     trainer._rollouts = rollouts
     trainer._pending_extra_logs |= {name: list(columns[column]) for name, column in _SHOWN_COLUMNS.items()}

@@ -7,8 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 
 import torch
 from accelerate import Accelerator
@@ -65,21 +64,14 @@ class StopOnSigterm(TrainerCallback):
         if self._was_received_anywhere():
             self.stopped = control.should_save = control.should_training_stop = True
 
+    def rollouts(self) -> AbstractContextManager[None]:
+        """Around rollouts, which need no other process: each process ends its own by `check`, and all `meet` next."""
+        return suppress(StepAbandoned)
+
     def check(self) -> None:
         """Raises StepAbandoned where this process was told to stop; only inside of `rollouts`."""
         if self._received_s is not None:
             raise StepAbandoned
-
-    @contextmanager
-    def rollouts(self) -> Iterator[None]:
-        """Around rollouts, which need no other process: each abandons its own, and all meet afterwards.
-
-        Raises:
-            StepAbandoned: on all processes, where one of them was told to stop.
-        """
-        with suppress(StepAbandoned):
-            yield
-        self.meet()
 
     def meet(self) -> None:
         """Raises StepAbandoned on all processes where one of them was told to stop; all have to call it."""

@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -296,15 +297,32 @@ def test_a_run_that_is_resumed_counts_on(tmp_path):
 # Two processes
 
 
-def test_two_processes_meet_the_same_faults_together(tmp_path):
+LAUNCHERS = {
+    "ddp": (["torchrun", "--nproc_per_node", "2"], []),
+    "zero2": (["accelerate", "launch", "--config_file", "launch/cpu_zero2.yaml"], ["skips_together"]),
+    "zero3": (["accelerate", "launch", "--config_file", "launch/cpu_zero3.yaml"], []),
+}
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return str(server.getsockname()[1])
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_two_processes_meet_the_same_faults_together(tmp_path, name):
     here = Path(__file__).parent
+    launcher, faults = LAUNCHERS[name]
+    port = "--main_process_port" if launcher[0] == "accelerate" else "--master_port"
     done = subprocess.run(
-        ["torchrun", "--standalone", "--nproc_per_node", "2", str(here / "two_faulty_processes.py"), str(tmp_path)],
+        [*launcher, port, free_port(), str(here / "two_faulty_processes.py"), str(tmp_path), *faults],
+        cwd=here.parent,
         env=os.environ
         | {"PYTHONPATH": f"{here.parent}:{here}", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert done.stdout.count("as it should be") == 12
+    assert done.stdout.count("as it should be") == 2 * (len(faults) or 6)
