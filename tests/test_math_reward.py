@@ -674,7 +674,7 @@ def test_however_a_worker_ends_the_answer_has_its_reason_and_the_others_their_gr
         for index, name in enumerate(REASONS):
             rows += [(r"\sqrt{3}", rf"\sin(z_{{{index}}})+{number}", name)]
             rows += [(gold, f"{answer}+{number}-{number}", score) for (gold, answer), score in HONEST]
-    settings = MathSettings(timeout_s=0.5, memory_mb=128, workers=2)
+    settings = MathSettings(timeout_s=1.5, memory_mb=128, workers=2)
     grades = grade_math([f"\\boxed{{{answer}}}" for _, answer, _ in rows], [gold for gold, *_ in rows], settings)
     for (_, answer, expected), grade in zip(rows, grades, strict=True):
         if expected in REASONS:

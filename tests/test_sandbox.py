@@ -359,10 +359,9 @@ def test_each_end_has_its_reason(sandbox, name):
 
 
 def test_time_that_a_program_waits_is_no_cpu_time(sandbox):
-    outcome = ended(sandbox, "import time\ntime.sleep(100)")
-    assert outcome.cpu_s < 0.3
-    outcome = ended(sandbox, "while True: pass")
-    assert 0.3 <= outcome.cpu_s < 1.0
+    waited = ended(sandbox, "import time\ntime.sleep(100)")
+    spun = ended(sandbox, "while True: pass")  # for less than its limit where the machine is busy
+    assert waited.cpu_s < min(spun.cpu_s, 0.3) and spun.cpu_s < 1.0
 
 
 def test_the_clock_of_one_test_does_not_run_in_the_next(sandbox):
