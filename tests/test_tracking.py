@@ -85,6 +85,7 @@ NAMES = {
     *("budget/thinking_tokens", "budget/thinking_tokens_p50", "budget/thinking_tokens_p95", "budget/solution_tokens"),
     *("reward/natural", "reward/forced", "reward/thinking_budget_to_4", "reward/thinking_budget_to_16"),
     *("time/generation_s", "time/reward_s", "time/training_s", "throughput/sampled_tokens_per_s"),
+    *("faults/failed_saves", "faults/skipped_steps", "faults/reward_errors"),
 }
 
 
@@ -203,15 +204,27 @@ def test_project_and_name_are_the_recipes_and_the_environments_after(no_key, tmp
     )
 
 
-def test_a_run_outlives_the_process_that_writes_wandbs_files(no_key, tmp_path):
-    options = arguments(tmp_path, max_steps=3, reward_funcs="trainer_fixtures.reward_that_kills_wandb")
-    # Not this process's W&B, whose address is in the environment.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
-    done = subprocess.run(
+def trained_in_a_process(options: list[str], **environment: str) -> subprocess.CompletedProcess:
+    """Not in this process, whose W&B has been asked already, and whose environment has the address of its service."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    return subprocess.run(
         [sys.executable, "-m", "elastic.train", *options],
-        env=environment | {"PYTHONPATH": str(Path(__file__).parent)},
+        env=own | {"PYTHONPATH": str(Path(__file__).parent)} | environment,
         capture_output=True,
         text=True,
     )
+
+
+def test_a_run_outlives_the_process_that_writes_wandbs_files(no_key, tmp_path):
+    options = arguments(tmp_path, max_steps=3, reward_funcs="trainer_fixtures.reward_that_kills_wandb")
+    done = trained_in_a_process(options)
     assert (done.returncode, "W&B failed, and the run goes on without it" in done.stderr) == (0, True)
     assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
+def test_a_run_whose_wandb_cannot_be_reached_is_kept_offline(no_key, tmp_path):
+    nobody = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40}
+    done = trained_in_a_process(arguments(tmp_path, reward_funcs="trainer_fixtures.even_reward"), **nobody)
+    assert done.returncode == 0 and (tmp_path / "run" / "model.safetensors").is_file()
+    assert "W&B could not log in, so that the run is kept offline" in done.stderr
+    assert [row["train/global_step"] for row in logged(tmp_path / "run")] == [1, 2]
