@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+_KINDS = ("NO", "MULTI_GPU", "MULTI_CPU", "DEEPSPEED")
 _OFFLOADS = {"none": False, "cpu": True}
 
 
@@ -50,12 +51,21 @@ def read_machine(path: str, processes: int | None = None) -> Machine:
         raise ValueError(
             f"launch is {path!r}, which names neither num_processes nor zero_optimization: give a file of launch/."
         )
-    deepspeed = fields.get("deepspeed_config", {}) if fields.get("distributed_type") == "DEEPSPEED" else {}
+    kind = fields.get("distributed_type", "NO")
+    if kind not in _KINDS:
+        raise ValueError(f"distributed_type in {path!r} is {kind!r}, which the plan does not know: give {_KINDS[-1]}.")
+    processes, nodes = processes or fields["num_processes"], fields.get("num_machines", 1)
+    if kind != "DEEPSPEED":
+        return Machine(path, processes, nodes, zero_stage=0)
+    deepspeed = fields.get("deepspeed_config", {})
+    if "deepspeed_config_file" in deepspeed:
+        file = deepspeed["deepspeed_config_file"]
+        return replace(_from_deepspeed(file, _read(file), processes), name=path, nodes=nodes)
     return Machine(
-        name=path,
-        processes=processes or fields["num_processes"],
-        nodes=fields.get("num_machines", 1),
-        zero_stage=_stage(path, deepspeed.get("zero_stage", 0)),
+        path,
+        processes,
+        nodes,
+        zero_stage=_stage(path, deepspeed.get("zero_stage", 2)),
         offload_optimizer=_offloads(
             path, "offload_optimizer_device", deepspeed.get("offload_optimizer_device", "none")
         ),

@@ -41,16 +41,23 @@ class PlanArguments:
         default=None, metadata={"help": "Longest prompt, where the recipe has no max_prompt_length."}
     )
 
+    def __post_init__(self):
+        if self.gpu_memory_gb <= 0:
+            raise ValueError(f"gpu_memory_gb is {self.gpu_memory_gb:g}: give the GiB of one GPU, such as 80.")
+        for name in ("num_processes", "prompt_tokens"):
+            if (value := vars(self)[name]) is not None and value < 1:
+                raise ValueError(f"{name} is {value}: give a whole number of 1 or more.")
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     parser = Parser((PlanArguments,), PROG, DESCRIPTION)
     if {"-h", "--help"} & set(argv):
         return parser.print_help()
-    options, recipe = parser.parse_args_into_dataclasses(
-        list(argv), return_remaining_strings=True, look_for_args_file=False
-    )
     with sentence_on_error(PROG):
+        options, recipe = parser.parse_args_into_dataclasses(
+            list(argv), return_remaining_strings=True, look_for_args_file=False
+        )
         fits = _print_plans(options, recipe)
     if not fits:
         sys.exit(DOES_NOT_FIT_EXIT_CODE)

@@ -16,8 +16,12 @@ from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
 from trainer_fixtures import config_fields, save_model, write_problems
 from transformers import AutoModelForCausalLM
+from trl import ModelConfig
 
 from elastic import train
+from elastic.machine import read_machine
+from elastic.memory import Work, states
+from elastic.planning import model_sizes
 
 ROOT = Path(__file__).parents[1]
 STEPS, ROWS, GROUP = 4, 16, 4
@@ -67,6 +71,13 @@ exit "$code"
 """
 
 
+def finished(command, **environment):
+    """With time for DeepSpeed to compile its extension, where that has not been done."""
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done
+
+
 class Run:
     """A training run in a folder of its own: 3 batches of 4 prompts an epoch, updates of 2 micro-batches."""
 
@@ -108,16 +119,7 @@ class Run:
         )
         environment |= dict(SLURM_JOB_ID="7", SLURM_SUBMIT_DIR=str(ROOT), SLURM_JOB_NODELIST="here")
         environment |= dict(SLURM_GPUS_ON_NODE="2", MASTER_PORT=str(free_port()))
-        done = subprocess.run(
-            [*before, *after, *self.arguments(2)],
-            cwd=ROOT,
-            env=os.environ | environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-        assert done.returncode == 0, done.stderr[-4000:]
-        return done
+        return finished([*before, *after, *self.arguments(2)], **environment)
 
     def logged(self, step=STEPS):
         state = json.loads((self.dir / f"checkpoint-{step}" / "trainer_state.json").read_text())
@@ -242,3 +244,18 @@ def test_lora_with_zero3_is_lora_on_one_process(folder, monkeypatch):
     ids = torch.tensor([[1, 5, 9, 12]])
     models = [AutoPeftModelForCausalLM.from_pretrained(one.dir) for one in (run, alone)]
     torch.testing.assert_close(models[0](ids).logits, models[1](ids).logits, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_a_process_holds_the_bytes_that_the_plan_says(folder, tmp_path, stage):
+    for name in ("model", "problems.jsonl"):
+        (tmp_path / name).symlink_to(folder / name)
+    command = [*accelerate(f"cpu_zero{stage}.yaml"), "tests/zero_states.py", str(tmp_path)]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    said = finished(command, PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}", PATH=path).stdout
+    (held,) = [json.loads(line.removeprefix("held: ")) for line in said.splitlines() if line.startswith("held: ")]
+    work = Work(4, 4, 20, 10, loaded_bytes=4, mixed=True, checkpointing=False, reference=True)
+    machine = read_machine(str(ROOT / "launch" / f"cpu_zero{stage}.yaml"))
+    parts = states(model_sizes(ModelConfig(), str(folder / "model")), work, machine)
+    assert {part.name: part.bytes for part in parts if part.name in held} == held
+    assert len(held) == (4 if stage == 3 else 3)

@@ -282,6 +282,13 @@ def test_vllm_in_the_same_process_takes_its_share(config_file, capsys):
     assert "vLLM" not in {part.name for part in served.parts}
 
 
+def test_vllm_is_planned_where_it_is_not_installed(config_file, capsys):
+    command = ["--config", ROOT / "recipes/e1_math_1.5b.yaml", "--model_config", config_file()]
+    assert run(*command, "--launch", ROOT / "launch/zero2.yaml", "--use_vllm", "--vllm_mode", "colocate") == 0
+    said = capsys.readouterr().out
+    assert "0.3 x 80 GiB, of which weights 2.9 GiB" in said and "128 a GPU" not in said
+
+
 def test_offload_moves_the_states_to_the_main_memory_of_the_node(config_file):
     sizes = model_sizes(ModelConfig(), config_file())
     offloaded = memory.plan(sizes, WORK, read_machine(str(ROOT / "launch/zero3_offload.yaml")), 80 * GIB)
@@ -304,6 +311,27 @@ def test_a_deepspeed_json_is_taken_with_the_number_of_gpus(config_file, capsys):
     assert "8 GPUs on 1 node, ZeRO-3, 80 GiB each" in capsys.readouterr().out
 
 
+LAUNCH_FILES = sorted((ROOT / "launch").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.name)
+def test_every_launch_file_is_understood(path):
+    machine = read_machine(str(path))
+    assert f"zero{machine.zero_stage}" in path.stem or (machine.zero_stage == 0 and "zero" not in path.stem)
+    assert (machine.offload_optimizer, machine.offload_parameters) == (("offload" in path.stem,) * 2)
+    assert (machine.nodes > 1) == path.stem.startswith("multinode")
+
+
+def test_a_launch_file_may_name_a_deepspeed_json(tmp_path):
+    json_file = ROOT / "launch" / "deepspeed_zero3.json"
+    launch = tmp_path / "launch.yaml"
+    launch.write_text(
+        f"num_processes: 16\nnum_machines: 2\ndistributed_type: DEEPSPEED\n"
+        f"deepspeed_config: {{deepspeed_config_file: {json_file}}}"
+    )
+    assert read_machine(str(launch)) == Machine(str(launch), processes=16, nodes=2, zero_stage=3)
+
+
 WRONG = {
     "launch is 'none.yaml', and there is no such file: give a file of launch/.": ["--launch", "none.yaml"],
     "launch is 'bad.yaml', which cannot be read: ": ["--launch", "bad.yaml"],
@@ -311,7 +339,10 @@ WRONG = {
     "launch is 'other.yaml', which names neither num_processes nor zero_optimization": ["--launch", "other.yaml"],
     "the ZeRO stage in 'stage.yaml' is 4: give 0, 1, 2 or 3.": ["--launch", "stage.yaml"],
     "offload_optimizer in 'nvme.json' is 'nvme', which the plan does not know": ["--launch", "nvme.json"],
-    "num_processes is not set, and 'zero.json' does not say it": ["--launch", "zero.json", "--num_processes", "0"],
+    "num_processes is not set, and 'zero.json' does not say it": ["--launch", "zero.json", "--num_processes", None],
+    "num_processes is 0: give a whole number of 1 or more.": ["--num_processes", "0"],
+    "gpu_memory_gb is 0: give the GiB of one GPU, such as 80.": ["--gpu_memory_gb", "0"],
+    "distributed_type in 'fsdp.yaml' is 'FSDP', which the plan does not know": ["--launch", "fsdp.yaml"],
     "max_prompt_length is not set in the recipe: give the longest prompt by --prompt_tokens.": [
         "--config",
         "short.yaml",
@@ -331,6 +362,7 @@ def folder(tmp_path, monkeypatch):
         "list.yaml": "- a",
         "other.yaml": "a: 1",
         "stage.yaml": "num_processes: 8\ndistributed_type: DEEPSPEED\ndeepspeed_config: {zero_stage: 4}",
+        "fsdp.yaml": "num_processes: 8\ndistributed_type: FSDP",
         "nvme.json": '{"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "nvme"}}}',
         "zero.json": '{"zero_optimization": {"stage": 3}}',
         "short.yaml": "thinking_token_budget: 4\nsolution_token_budget: 4\noutput_dir: out",
@@ -349,10 +381,8 @@ def test_bad_input_gives_one_sentence(folder, capsys, sentence):
     options |= {"--model_config": "config.json", "--num_processes": "8"}
     words = WRONG[sentence]
     options |= dict(zip(words[::2], words[1::2], strict=True))
-    if options["--num_processes"] == "0":
-        del options["--num_processes"]
     capsys.readouterr()
-    assert run(*(word for pair in options.items() for word in pair)) == 2
+    assert run(*(word for name, value in options.items() if value is not None for word in (name, value))) == 2
     said = capsys.readouterr()
     assert said.out == "" and said.err.startswith(f"python -m elastic.plan: error: {sentence}")
     assert said.err.count("\n") == 1
