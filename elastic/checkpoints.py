@@ -15,6 +15,7 @@ from accelerate.utils import gather_object
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from elastic.files import replace_file, sync
+from elastic.grading import one_line
 from elastic.rewarding import FREE_SETTINGS
 
 _UNFINISHED = "unfinished"
@@ -77,7 +78,7 @@ def wrote_everywhere(accelerator: Accelerator, write: Callable[[], object]) -> s
     except Exception as error:
         if not is_of_the_disk(error):
             raise
-        failure = " ".join(f"{type(error).__name__}: {error}".split())
+        failure = one_line(error)
     failures = [failure for failure in gather_object([failure]) if failure is not None]
     return failures[0] if failures else None
 

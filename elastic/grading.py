@@ -134,7 +134,7 @@ class RewardFailures:
         errors = {row: outcome for row, outcome in enumerate(outcomes) if isinstance(outcome, Exception)}
         for row, own_error in errors.items():
             self.write(name, row, own_error, row_columns(columns, row, len(outcomes)))
-            self.rows[row] = f"{Reason.GRADER_FAILED}: {_one_line(own_error)}"
+            self.rows[row] = f"{Reason.GRADER_FAILED}: {one_line(own_error)}"
         broken = not errors or (len(errors) == len(outcomes) > 1)
         if broken or not self._drops:
             which = f"{len(errors)} of {len(outcomes)} rows fail and are in {self._path}"
@@ -149,7 +149,7 @@ class RewardFailures:
             **self.place,
             "row": row,
             "reward": name,
-            "error": _one_line(error),
+            "error": one_line(error),
             "traceback": "".join(traceback.format_exception(error)),
             "columns": {column: value for column, value in columns.items() if column not in _NOT_OF_A_ROW},
         }
@@ -273,5 +273,6 @@ def failure_sentence(name: str, error: Exception) -> str:
     return f"The reward {name} failed with {type(error).__name__}{where}: {what}; mend it, and start again."
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """`KeyError: 'answer'`."""
     return " ".join(f"{type(error).__name__}: {error}".split())

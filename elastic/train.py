@@ -42,12 +42,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     from trl import ModelConfig, get_quantization_config
 
     from elastic import setup
-    from elastic.checkpoints import check_same_checkpoint, checkpoint_to_resume, claim_output_dir, run_identity
+    from elastic.checkpoints import (
+        check_same_checkpoint,
+        checkpoint_to_resume,
+        claim_output_dir,
+        is_of_the_disk,
+        run_identity,
+    )
     from elastic.config import ElasticConfig
     from elastic.engines.requested import EngineError
     from elastic.engines.transformers import refuse_unsupported
     from elastic.faults import NonFiniteError
-    from elastic.grading import GradingError
+    from elastic.grading import GradingError, one_line
     from elastic.stopping import stop_with_launcher
     from elastic.tracking import start_wandb
     from elastic.trainer import ElasticGRPOTrainer
@@ -98,7 +104,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if trainer.stop.stopped:
         trainer.say(f"Stopped by SIGTERM after step {trainer.state.global_step}; {trainer.way_on}")
         sys.exit(SIGTERM_EXIT_CODE)
-    trainer.save_model(config.output_dir)
+    try:
+        trainer.save_model(config.output_dir)
+    except Exception as error:
+        if not is_of_the_disk(error):
+            raise
+        said = f"The trained model could not be saved in {config.output_dir} ({one_line(error)})"
+        trainer.say(f"{PROG}: error: {said}: make room, and start the same command again.", file=sys.stderr)
+        sys.exit(FAULT_EXIT_CODE)
     trainer.say(f"The trained model is in {config.output_dir}.")
 
 

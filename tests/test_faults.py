@@ -207,6 +207,18 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on(small_disk, 
     assert [log["loss"] for log in run.history] == [log["loss"] for log in reference.history]
 
 
+def test_a_model_that_cannot_be_saved_at_the_end_is_a_sentence(folder, monkeypatch, capfd):
+    run, save = Run(folder / "last", max_steps=2), ElasticGRPOTrainer._save
+    monkeypatch.setattr(ElasticGRPOTrainer, "_save", lambda self, *a: (save if self._is_saving else no_space)(self, *a))
+    with pytest.raises(SystemExit) as stopped:
+        run.start()
+    assert stopped.value.code == 1 and run.checkpoints == [2]
+    assert capfd.readouterr().err.splitlines()[-1] == (
+        f"python -m elastic.train: error: The trained model could not be saved in {run.dir} (OSError: [Errno 28] No "
+        "space left on device): make room, and start the same command again."
+    )
+
+
 # Losses and gradients that are not finite
 
 
@@ -325,4 +337,4 @@ def test_two_processes_meet_the_same_faults_together(tmp_path, name):
         timeout=900,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert done.stdout.count("as it should be") == 2 * (len(faults) or 6)
+    assert done.stdout.count("as it should be") == 2 * (len(faults) or 7)

@@ -15,7 +15,7 @@ from runs import Run, assert_equal_weights
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the server of forks looks at /proc")
 
 HERE = Path(__file__).parent
-KILLS, STEPS = 20, 60
+KILLS, STEPS = 20, 100
 # How long until something has to happen that is waited for.
 PATIENCE_S = 120
 

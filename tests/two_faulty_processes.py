@@ -180,6 +180,16 @@ def drops_a_row(folder: Path) -> None:
     assert [log["faults/reward_errors"] for log in history(trainer)][:3] == [0, 0, len(lines)]
 
 
+def finds_other_checkpoints(folder: Path) -> None:
+    """As two machines do that have a disk each."""
+    try:
+        check_same_checkpoint(folder / f"checkpoint-{RANK}")
+    except ValueError as error:
+        assert "different checkpoints to go on from (checkpoint-0, checkpoint-1)" in str(error)
+    else:
+        raise AssertionError("they went on")
+
+
 def main(folder: Path, names: list[str]) -> None:
     """Let both meet the faults of these names; without one, all faults."""
     faults = (resumes_from_every_step, stops_together, loses_one_checkpoint)
@@ -190,7 +200,7 @@ def main(folder: Path, names: list[str]) -> None:
     for fault in chosen:
         fault(folder if fault is resumes_from_every_step else folder / fault.__name__, expected)
         print(f"{fault.__name__}: as it should be", flush=True)
-    for fault in (skips_together, stops_at_the_third, drops_a_row):
+    for fault in (skips_together, stops_at_the_third, drops_a_row, finds_other_checkpoints):
         if fault.__name__ in names or not names:
             fault(folder / fault.__name__)
             print(f"{fault.__name__}: as it should be", flush=True)
