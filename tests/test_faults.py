@@ -91,6 +91,19 @@ def test_sigterm_during_a_rollout_abandons_it_and_nothing_is_lost(
     assert_equal_runs(run, reference)
 
 
+def test_sigterm_between_the_micro_batches_of_a_step_abandons_it(folder, monkeypatch):
+    schedule = dict(gradient_accumulation_steps=2, per_device_train_batch_size=4, save_steps=5, max_steps=5)
+    reference, run = (Run(folder / f"micro-{i}", **schedule) for i in range(2))
+    reference.start()
+    with monkeypatch.context() as patch:
+        patch.setenv("INTERRUPT", "SIGTERM 3")  # while the rollouts of the fourth step are graded
+        with pytest.raises(SystemExit) as stopped:
+            run.start()
+    assert stopped.value.code == 143 and run.checkpoints == [3]
+    run.start()
+    assert_equal_runs(run, reference)
+
+
 def test_sigterm_before_the_first_step_saves_nothing(folder, monkeypatch, capfd):
     run = Run(folder / "first", max_steps=2)
     later = signal_in_the_rollouts(monkeypatch, number=1, token=2)
@@ -113,14 +126,16 @@ def test_a_sigterm_that_a_launcher_repeats_is_the_same_and_a_later_one_kills(tmp
     monkeypatch.setattr(stopping, "_SAME_SIGNAL_S", 1.0)
     child = os.fork()
     if child == 0:
-        callback = StopOnSigterm(Accelerator(cpu=True))
-        callback.on_train_begin(None, None, None)
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
-        (tmp_path / "alive").touch()
-        time.sleep(1.5)
-        os.kill(os.getpid(), signal.SIGTERM)
-        os._exit(0)
+        try:
+            callback = StopOnSigterm(Accelerator(cpu=True))
+            callback.on_train_begin(None, None, None)
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            (tmp_path / "alive").touch()
+            time.sleep(1.5)
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os._exit(1)
     _, status = os.waitpid(child, 0)
     assert (tmp_path / "alive").exists()
     assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM
