@@ -183,7 +183,7 @@ class ElasticConfig(BudgetArguments, GradingArguments, GRPOConfig):
         if self.vllm_mode not in ("colocate", "server"):
             raise ValueError(f"vllm_mode is {self.vllm_mode!r}: give colocate or server.")
         if not is_vllm_available():
-            raise ValueError("use_vllm is True, and vLLM is not installed: pip install 'elastic-reasoning[vllm]'.")
+            raise ValueError("use_vllm is True, and vLLM is not installed: pip install -e '.[vllm]' in the checkout.")
         filters = {"top_p": self.top_p < 1, "top_k": self.sampling.top_k, "min_p": self.sampling.min_p}
         if any(filters.values()) and self.vllm_importance_sampling_correction:
             name = next(name for name in filters if filters[name])

@@ -31,11 +31,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from elastic.evaluation import Evaluation
 
-    with sentence_on_error(PROG):
+    with sentence_on_error(PROG), exit_on_failure():
         evaluation = Evaluation.prepare(arguments)
         incomplete = [cell for cell in evaluation.cells if evaluation.missing_chunks(cell)]
-        with exit_on_failure():
-            engine = evaluation.load_engine() if incomplete else None
+        engine = evaluation.load_engine() if incomplete else None
     tell(evaluation.what_is_there())
     if kept := set_aside_foreign_results(evaluation):
         tell(f"results.json there was of another model or other data; it is kept as {kept.name}.")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
-from transformers import AutoConfig
 
+from elastic.budget import ReasoningTokens
 from elastic.data import fingerprint, prompt_token_ids, selected_problems
+from elastic.engines.server import first_model
 from elastic.evaluation_arguments import EvaluationArguments
 from elastic.evaluation_cells import Cell, Provenance, digest, grid, summarise
-from elastic.evaluation_engine import load_engine, reasoning_tokens
+from elastic.evaluation_engine import load_engine, model_context, reasoning_tokens
 from elastic.generations import Generations, SampleIndex
 from elastic.grading import GradingError, RewardFailures, UngradedWatch, called, reason_columns, started
 from elastic.model_source import ModelSource, find_model, load_tokenizer
@@ -55,6 +56,7 @@ class Evaluation:
 
         Raises:
             ValueError, FileNotFoundError: one sentence for what is wrong.
+            EngineError: the server cannot be reached.
         """
         output_dir = checked_output_dir(Path(arguments.output_dir).expanduser())
         rewards = load_rewards([arguments.reward], arguments)
@@ -64,13 +66,15 @@ class Evaluation:
                 f"more, or -1."
             )
         served = arguments.engine == "server"
+        if served and arguments.served_model_name is None:
+            arguments = replace(arguments, served_model_name=first_model(arguments.base_url))
         source = find_model(arguments.model_name_or_path, arguments.model_revision, weights=not served)
         tokenizer = load_tokenizer(
             source.path, source.revision or "main", trust_remote_code=arguments.trust_remote_code
         )
         problems, prompts, dropped = load_prompts(arguments, tokenizer, rewards)
         cells = grid(arguments)
-        check_budgets_fit(arguments, source, tokenizer, prompts, cells)
+        check_budgets_fit(reasoning_tokens(arguments, tokenizer), prompts, cells, model_context(arguments, source))
         provenance = provenance_of(arguments, source, problems, rewards)
         output_dir.mkdir(parents=True, exist_ok=True)
         generations = Generations(output_dir / GENERATIONS_NAME, keys={provenance.key(cell.budget) for cell in cells})
@@ -86,6 +90,10 @@ class Evaluation:
         n = self.arguments.num_generations
         counts = [len(self.generations.of(self.provenance.key(cell.budget))) for cell in self.cells]
         lines = [f"{len(self.problems)} problems x {n} samples at {len(self.cells)} budgets."]
+        if self.arguments.engine == "server":
+            lines.append(
+                f"The samples are of the model {self.arguments.served_model_name} at {self.arguments.base_url}."
+            )
         if self.dropped_prompts:
             limit = self.arguments.max_prompt_length
             lines.append(f"Dropped {self.dropped_prompts} prompts of more than {limit} tokens.")
@@ -97,8 +105,15 @@ class Evaluation:
         return "\n".join(lines)
 
     def load_engine(self):
-        """The engine that the cells are sampled with, its model loaded."""
-        return load_engine(self.arguments, self.source, self.tokenizer)
+        """The engine that the cells are sampled with, its model loaded.
+
+        Raises:
+            ValueError: it has less context than the model's files say, too little for a cell's budgets.
+            EngineError: the server cannot be reached, or lacks what is needed.
+        """
+        engine = load_engine(self.arguments, self.source, self.tokenizer)
+        check_budgets_fit(engine.tokens, self.prompts, self.cells, engine.context_length)
+        return engine
 
     def missing_chunks(self, cell: Cell) -> list[tuple[int, range]]:
         """(number, positions of its problems) of each chunk of the cell that lacks a sample."""
@@ -252,24 +267,12 @@ def load_prompts(arguments: EvaluationArguments, tokenizer, rewards: Rewards) ->
 
 
 def check_budgets_fit(
-    arguments: EvaluationArguments,
-    source: ModelSource,
-    tokenizer,
-    prompts: Sequence[list[int]],
-    cells: Sequence[Cell],
+    tokens: ReasoningTokens, prompts: Sequence[list[int]], cells: Sequence[Cell], context_length: int | None
 ) -> None:
     """Raises ValueError when the longest prompt leaves a cell's budgets no room in the model's context."""
-    from elastic.engines.transformers import context_length
-
-    tokens = reasoning_tokens(arguments, tokenizer)
-    config = AutoConfig.from_pretrained(
-        source.config_path,
-        revision=source.config_revision or "main",
-        trust_remote_code=arguments.trust_remote_code,
-    ).get_text_config(decoder=True)
     longest = tokens.open(max(prompts, key=len))
     for cell in cells:
-        RolloutBuilder(longest, cell.budget, tokens, context_length(config))
+        RolloutBuilder(longest, cell.budget, tokens, context_length)
 
 
 def provenance_of(

@@ -15,6 +15,10 @@ _COUNTS = (
     *("num_generations", "max_problems", "max_batch_tokens", "max_prompt_length", "max_concurrent_requests"),
     *("vllm_tensor_parallel_size", "vllm_max_model_length"),
 )
+_VLLM_FIELDS = (
+    *("vllm_tensor_parallel_size", "vllm_gpu_memory_utilization", "vllm_max_model_length"),
+    *("vllm_one_pass", "vllm_enforce_eager"),
+)
 
 
 @dataclass
@@ -210,6 +214,10 @@ class EvaluationArguments(
         if (self.base_url or self.served_model_name) and not server:
             name = "base_url" if self.base_url else "served_model_name"
             raise ValueError(f"{name} is set, and engine is {self.engine}: set --engine server, or leave it out.")
+        if self.engine != "vllm":
+            for name in _VLLM_FIELDS:
+                if getattr(self, name) != getattr(EngineArguments, name):
+                    raise ValueError(f"{name} is {getattr(self, name)}, and engine is {self.engine}: leave it out.")
         if not 0 < self.vllm_gpu_memory_utilization <= 1:
             raise ValueError(
                 f"vllm_gpu_memory_utilization is {self.vllm_gpu_memory_utilization}: give a share above 0, at most 1."

@@ -34,6 +34,28 @@ def reasoning_tokens(arguments: EvaluationArguments, tokenizer, eos_token_ids=No
     )
 
 
+def model_context(arguments: EvaluationArguments, source: ModelSource) -> int | None:
+    """Positions that a rollout may fill, as far as the model's files and the options say; None if unbounded.
+
+    Raises:
+        ValueError: more are asked of vLLM than the model has.
+    """
+    context, asked = context_length(_text_config(arguments, source)), arguments.vllm_max_model_length
+    if asked is None or context is None:
+        return asked if context is None else context
+    if asked > context:
+        raise ValueError(f"vllm_max_model_length is {asked}, and the model's context is {context}: give no more.")
+    return asked
+
+
+def _text_config(arguments: EvaluationArguments, source: ModelSource):
+    return AutoConfig.from_pretrained(
+        source.config_path,
+        revision=source.config_revision or "main",
+        trust_remote_code=arguments.trust_remote_code,
+    ).get_text_config(decoder=True)
+
+
 def _transformers_engine(arguments: EvaluationArguments, source: ModelSource, tokenizer):
     """On the GPU if there is one."""
     import torch
@@ -67,7 +89,7 @@ def _vllm_engine(arguments: EvaluationArguments, source: ModelSource, tokenizer)
         from vllm import LLM
     except ImportError:
         raise ValueError(
-            "engine is vllm, and vLLM is not installed: pip install 'elastic-reasoning[vllm]', or leave engine unset."
+            "engine is vllm, and vLLM is not installed: pip install -e '.[vllm]', or leave engine unset."
         ) from None
 
     from elastic.engines.vllm import VLLMEngine, closes_thinking_itself
@@ -77,40 +99,36 @@ def _vllm_engine(arguments: EvaluationArguments, source: ModelSource, tokenizer)
         "reasoning_start_str": arguments.reasoning_start_str,
         "reasoning_end_str": arguments.reasoning_end_str,
     }
+    # vLLM's auto would turn float32 weights into bfloat16.
+    stored = _text_config(arguments, source).dtype if arguments.dtype == "auto" else None
     one_pass = {"reasoning_config": markers} if arguments.vllm_one_pass else {}
     llm = LLM(
         model=source.path,
         revision=source.revision,
         tokenizer_revision=source.revision,
-        dtype=arguments.dtype,
+        dtype=arguments.dtype if stored is None else stored,
         trust_remote_code=arguments.trust_remote_code,
         tensor_parallel_size=arguments.vllm_tensor_parallel_size,
         gpu_memory_utilization=arguments.vllm_gpu_memory_utilization,
         max_model_len=arguments.vllm_max_model_length,
         enforce_eager=arguments.vllm_enforce_eager,
-        logprobs_mode="processed_logprobs",
         **one_pass,
     )
     serves = arguments.vllm_one_pass and closes_thinking_itself(llm, tokens)
     if arguments.vllm_one_pass and not serves:
         tqdm.write("vLLM's own thinking budget gives other tokens here: each phase is a request.", file=sys.stderr)
-    return VLLMEngine(llm, tokens, one_pass=serves)
+    return VLLMEngine(llm, tokens, one_pass=serves, logprobs=False)
 
 
 def _server_engine(arguments: EvaluationArguments, source: ModelSource, tokenizer):
     from elastic.engines.server import ServerEngine
 
-    config = AutoConfig.from_pretrained(
-        source.config_path,
-        revision=source.config_revision or "main",
-        trust_remote_code=arguments.trust_remote_code,
-    )
     return ServerEngine(
         arguments.base_url,
         reasoning_tokens(arguments, tokenizer, _eos_token_ids(source)),
         model=arguments.served_model_name,
         tokenizer=tokenizer,
-        context_length=context_length(config.get_text_config(decoder=True)),
+        context_length=model_context(arguments, source),
         concurrency=arguments.max_concurrent_requests,
     )
 

@@ -6,7 +6,7 @@ import pytest
 from reference import TOKENS, VOCABULARY, reference_rollout, segments
 
 from elastic.budget import Budget, ReasoningTokens
-from elastic.engines.requested import Answer, RequestedRollouts
+from elastic.engines.requested import Answer, EngineError, RequestedRollouts
 
 ONE_TOKEN_MARKERS = ReasoningTokens(start=(3,), end=(4,), bridge=(4,), eos=frozenset({1, 2}), opened=((3,), (3, 7)))
 LONG_MARKERS = ReasoningTokens(start=(3, 8), end=(4, 5, 4), bridge=(4, 5, 4), eos=frozenset({1}), opened=((3, 8),))
@@ -125,5 +125,5 @@ def test_finished_rollouts_are_told_once():
 def test_an_engine_that_gives_nothing_is_an_error():
     rollouts = RequestedRollouts([[7]], [Budget(1, 1)], TOKENS, context_length=None, seed=0)
     rollouts.next_request(0)
-    with pytest.raises(RuntimeError, match="no token"):
+    with pytest.raises(EngineError, match="no token"):
         rollouts.take(0, Answer([]))

@@ -9,11 +9,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from reference import reference_rollout, segments
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from trainer_fixtures import save_model, write_problems
+from transformers import PreTrainedTokenizerFast
 
+from elastic import evaluate
 from elastic.budget import Budget, ReasoningTokens
 from elastic.engines import server
 from elastic.engines.requested import EngineError
-from elastic.engines.server import ServerEngine
+from elastic.engines.server import ServerEngine, first_model
 from elastic.nano.tokenizer import make_tokenizer
 from elastic.rollout import Sampling
 
@@ -37,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append(asked)
-        if self.server.failures and self.server.failures[0] is not None:
+        if self.server.failures:
             return self.answer({"message": "busy"}, status=self.server.failures.pop(0))
         if self.server.strict and asked.keys() - PROTOCOL:
             return self.answer({"message": f"unknown: {sorted(asked.keys() - PROTOCOL)}"}, status=400)
@@ -54,14 +61,23 @@ class Handler(BaseHTTPRequestHandler):
         if not self.server.plain:
             choice["token_ids"] = sampled
         if asked.get("logprobs") is not None:
-            texts = self.server.texts or [TOKENIZER.decode([token]) for token in shown]
+            own = [TOKENIZER.decode([token]) for token in shown]
+            texts = own if self.server.texts is None else self.server.texts
             choice["logprobs"] = {"tokens": texts, "token_logprobs": [-0.5] * len(shown)}
-        self.answer({"id": "1", "object": "text_completion", "created": 0, "model": "small", "choices": [choice]})
+        self.answer(
+            {
+                "id": "1",
+                "object": "text_completion",
+                "created": 0,
+                "model": "small",
+                "choices": [choice] * self.server.choices,
+            }
+        )
 
     def answer(self, content, status=200):
-        body = json.dumps(content).encode()
+        body = b"<html>hello</html>" if self.server.html else json.dumps(content).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", "text/html" if self.server.html else "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -75,9 +91,10 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, plain=False, strict=False, of_model=None, texts=None):
+    def __init__(self, plain=False, strict=False, of_model=None, texts=None, html=False, choices=1):
         super().__init__(("127.0.0.1", 0), Handler)
         self.plain, self.strict, self.of_model, self.texts = plain, strict, of_model or {}, texts
+        self.html, self.choices = html, choices
         self.failures, self.asked = [], []
 
     @property
@@ -174,8 +191,18 @@ def test_what_cannot_be_had_is_one_sentence(serve, monkeypatch):
         ServerEngine(serve(plain=True).url, TOKENS)
     with pytest.raises(EngineError, match=r"top_k is 5 and min_p is 0\.0, which are not in the protocol"):
         engine_of(serve(plain=True)).generate([[1, 4]], [Budget(1, 1)], Sampling(top_k=5))
-    with pytest.raises(EngineError, match="gave the token 'unheard', which the tokenizer does not have"):
+    with pytest.raises(EngineError, match="gave the token 'unheard', which is none or several of the tokenizer's"):
         engine_of(serve(plain=True, texts=["unheard"])).generate([[1, 4]], [Budget(1, 1)], Sampling())
+    with pytest.raises(EngineError, match="has not the OpenAI protocol"):
+        ServerEngine(serve(html=True).url, TOKENS)
+    with pytest.raises(EngineError, match="a completion without a choice"):
+        engine_of(serve(choices=0))
+    with pytest.raises(EngineError, match="gave no token for a request"):
+        engine_of(serve(plain=True, texts=[])).generate([[1, 4]], [Budget(1, 1)], Sampling())
+    served = serve()
+    served.failures = [503]
+    with pytest.raises(EngineError, match=r"answered 503: .*busy"):  # it is not taken for one of the protocol only
+        engine_of(served)
     served = serve()
     engine = engine_of(served)
     served.failures = [400]
@@ -214,3 +241,51 @@ def test_an_interruption_by_the_keyboard_ends_it(serve):
     engine = engine_of(serve())
     with pytest.raises(KeyboardInterrupt):
         engine.generate(*make_rows(4), GREEDY, on_step=lambda: os.kill(os.getpid(), signal.SIGINT))
+
+
+def test_texts_that_several_tokens_share_are_refused(serve):
+    """A tokenizer of bytes gives each part of a character the same text, from which no id can be told."""
+    core = Tokenizer(BPE({character: i for i, character in enumerate(sorted(ByteLevel.alphabet()))}, []))
+    core.pre_tokenizer, core.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core)
+    assert tokenizer.decode(tokenizer.encode("é")[:1]) == tokenizer.decode(tokenizer.encode("ü")[1:]) == "\ufffd"
+    served = serve(plain=True, texts=["\ufffd"])
+    engine = ServerEngine(served.url, TOKENS, tokenizer=tokenizer, context_length=CONTEXT)
+    with pytest.raises(EngineError, match="which is none or several of the tokenizer's"):
+        engine.generate([[1, 4]], [Budget(1, 1)], Sampling())
+
+
+def test_the_first_model_is_named(serve):
+    assert first_model(serve().url + "/v1/") == "small"
+
+
+@pytest.fixture
+def command(tmp_path):
+    """The command line of an evaluation of two budgets, to which the server's address is added."""
+    model, problems = save_model(tmp_path / "model"), write_problems(tmp_path / "problems.jsonl", 6)
+    return [
+        *("--model_name_or_path", model, "--dataset_name", problems, "--answer_column", "answer", "--reward", "exact"),
+        *("--num_generations", "2", "--thinking_token_budgets", "3", "9", "--solution_token_budget", "5"),
+        *("--output_dir", str(tmp_path / "out"), "--engine", "server"),
+    ]
+
+
+def test_an_evaluation_says_whose_samples_they_are(serve, command, tmp_path, capsys):
+    served = serve()
+    evaluate.main([*command, "--base_url", served.url])
+    assert f"The samples are of the model small at {served.url}." in capsys.readouterr().err
+    cells = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [cell["served_model_name"] for cell in cells] == ["small", "small"]
+    asked = len(served.asked)
+    evaluate.main([*command, "--base_url", serve(of_model={"id": "other"}).url])
+    other = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {cell["key"] for cell in other}.isdisjoint(cell["key"] for cell in cells)
+    evaluate.main([*command, "--base_url", served.url])
+    assert len(served.asked) == asked
+
+
+def test_a_server_with_less_context_than_the_budgets_is_one_sentence(serve, command, capsys):
+    with pytest.raises(SystemExit) as exit:
+        evaluate.main([*command, "--base_url", serve(of_model={"max_model_len": 16}).url])
+    said = capsys.readouterr().err
+    assert exit.value.code == 2 and "does not fit the model's context of 16" in said and "Traceback" not in said

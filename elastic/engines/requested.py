@@ -21,7 +21,15 @@ _MOST_TOKENS = 2**31 - 1
 
 
 class EngineError(Exception):
-    """An engine cannot give what it is asked for; the message is one sentence."""
+    """An engine cannot give what it is asked for; the message is one sentence.
+
+    Attributes:
+        status: the HTTP status that a server gave; None where there was none.
+    """
+
+    def __init__(self, message: str, status: int | None = None):
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +134,10 @@ class RequestedRollouts:
         """Take what a request has given, as far as the rules of a rollout let it be used; the rest is dropped.
 
         Raises:
-            RuntimeError: the engine gave no token.
+            EngineError: the engine gave no token.
         """
         if not answer.token_ids:
-            raise RuntimeError("The engine gave no token for a request that allowed one or more.")
+            raise EngineError("The engine gave no token for a request that allowed one or more.")
         builder, unknown = self._builders[row], [None] * len(answer.token_ids)
         closed_by_engine = row in self._closed_by_engine
         self._closed_by_engine.discard(row)

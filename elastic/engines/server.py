@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +21,8 @@ from elastic.rollout import Sampling
 _CONNECT_S, _READ_S = 10.0, 3600.0
 _RETRIES = 4
 _STEP_S = 0.2
+# Statuses by which a server refuses a request that has more than the protocol.
+_REFUSALS = {400, 422}
 _EXTENSIONS = {"return_token_ids": True, "return_tokens_as_token_ids": True, "ignore_eos": True}
 
 
@@ -53,7 +56,7 @@ class ServerEngine(RequestEngine):
         logprobs: bool = False,
         concurrency: int = 64,
     ):
-        self.base_url = base_url.rstrip("/").removesuffix("/v1")
+        self.base_url = _root(base_url)
         self.tokens = tokens
         self.model = model
         self.context_length = context_length
@@ -76,18 +79,10 @@ class ServerEngine(RequestEngine):
         """Whether the server answers with token ids, as vLLM does."""
         return self._ids_by_text is None
 
-    def _client(self) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(
-            base_url=f"{self.base_url}/v1",
-            api_key=os.environ.get("OPENAI_API_KEY", "none"),
-            max_retries=_RETRIES,
-            timeout=openai.Timeout(_READ_S, connect=_CONNECT_S),
-        )
-
     async def _look(self) -> None:
         """Find the model, and how the server answers."""
-        async with self._client() as client:
-            models = [model async for model in await self._answered(client.models.list())]
+        async with _client(self.base_url) as client:
+            models = await _models(client, self.base_url)
             named = [model for model in models if self.model in (None, model.id)]
             if not named:
                 names = ", ".join(model.id for model in models) or "none"
@@ -97,14 +92,17 @@ class ServerEngine(RequestEngine):
             probe = Request(list(self.tokens.start), 1, sorted(self.tokens.eos), 0)
             try:
                 choice = await self._complete(client, probe, Sampling(), _EXTENSIONS)
-            except EngineError:  # some refuse what is not in the protocol
+            except EngineError as error:
+                if error.status not in _REFUSALS:
+                    raise
                 choice = {}
         if "token_ids" in choice:
             return
         if self._tokenizer is None:
             raise EngineError(f"The server at {self.base_url} gives no token ids: serve the model with vLLM.")
         texts = self._tokenizer.batch_decode([[token] for token in range(len(self._tokenizer))])
-        self._ids_by_text = {text: token for token, text in reversed(list(enumerate(texts)))}
+        shared = {text for text, count in Counter(texts).items() if count > 1}  # parts of characters, mostly
+        self._ids_by_text = {text: token for token, text in enumerate(texts) if text not in shared}
 
     async def _converse(
         self, rollouts: RequestedRollouts, sampling: Sampling, on_step: Callable[[], None] | None
@@ -123,7 +121,7 @@ class ServerEngine(RequestEngine):
                 await asyncio.sleep(_STEP_S)
 
         try:
-            async with self._client() as client, asyncio.TaskGroup() as tasks:
+            async with _client(self.base_url) as client, asyncio.TaskGroup() as tasks:
                 watching = tasks.create_task(watch())
                 async with asyncio.TaskGroup() as growing:
                     for row in range(len(rollouts)):
@@ -156,7 +154,7 @@ class ServerEngine(RequestEngine):
         logprobs: int | None = None,
     ) -> dict[str, Any]:
         """The one choice of a completion, as the server gives it."""
-        completion = await self._answered(
+        completion = await _answered(
             client.completions.create(
                 model=self.model,
                 prompt=request.prompt_ids,
@@ -166,22 +164,12 @@ class ServerEngine(RequestEngine):
                 seed=request.seed,
                 **({} if logprobs is None else {"logprobs": logprobs}),
                 extra_body=dict(extensions),
-            )
+            ),
+            self.base_url,
         )
+        if not completion.choices:
+            raise EngineError(f"The server at {self.base_url} gave a completion without a choice.")
         return completion.choices[0].to_dict()
-
-    async def _answered(self, call) -> Any:
-        try:
-            return await call
-        except openai.APIStatusError as error:
-            raise EngineError(
-                f"The server at {self.base_url} answered {error.status_code}: {_one_line(error.message)}"
-            ) from None
-        except openai.OpenAIError as error:
-            raise EngineError(
-                f"The server at {self.base_url} cannot be reached ({_one_line(error.__cause__ or error)}): start it, "
-                f"or correct the address."
-            ) from None
 
     def _read_tokens(self, choice: dict[str, Any], request: Request) -> list[int]:
         """The ids of a choice's tokens, by their text; EOS, of which it says only that it stopped, is added."""
@@ -190,13 +178,62 @@ class ServerEngine(RequestEngine):
         for text in logprobs.get("tokens") or ():
             if text not in self._ids_by_text:
                 raise EngineError(
-                    f"The server at {self.base_url} gave the token {text!r}, which the tokenizer does not have: serve "
-                    f"the model with vLLM, which gives token ids."
+                    f"The server at {self.base_url} gave the token {text!r}, which is none or several of the "
+                    f"tokenizer's: serve the model with vLLM, which gives token ids."
                 )
             ids.append(self._ids_by_text[text])
         if choice["finish_reason"] == "stop" and (not ids or ids[-1] not in self.tokens.eos):
             ids.append(min(self.tokens.eos))
         return ids
+
+
+def first_model(base_url: str) -> str:
+    """The name of the first model that the server names. Raises EngineError where there is none."""
+
+    async def ask() -> list[openai.types.Model]:
+        async with _client(_root(base_url)) as client:
+            return await _models(client, _root(base_url))
+
+    models = asyncio.run(ask())
+    if not models:
+        raise EngineError(f"The server at {base_url} has no model.")
+    return models[0].id
+
+
+def _root(base_url: str) -> str:
+    return base_url.rstrip("/").removesuffix("/v1")
+
+
+def _client(base_url: str) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(
+        base_url=f"{base_url}/v1",
+        api_key=os.environ.get("OPENAI_API_KEY", "none"),
+        max_retries=_RETRIES,
+        timeout=openai.Timeout(_READ_S, connect=_CONNECT_S),
+    )
+
+
+async def _models(client: openai.AsyncOpenAI, base_url: str) -> list[openai.types.Model]:
+    return (await _answered(client.models.list(), base_url)).data
+
+
+async def _answered(call, base_url: str) -> Any:
+    try:
+        return await call
+    except openai.APIStatusError as error:
+        raise EngineError(
+            f"The server at {base_url} answered {error.status_code}: {_one_line(error.message)}",
+            status=error.status_code,
+        ) from None
+    except openai.OpenAIError as error:
+        raise EngineError(
+            f"The server at {base_url} cannot be reached ({_one_line(error.__cause__ or error)}): start it, "
+            f"or correct the address."
+        ) from None
+    except (AttributeError, TypeError, ValueError) as error:
+        raise EngineError(
+            f"What is at {base_url} has not the OpenAI protocol ({_one_line(error)}): correct the address."
+        ) from None
 
 
 def _first(error: BaseException) -> BaseException:

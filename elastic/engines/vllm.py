@@ -22,16 +22,17 @@ class VLLMEngine(RequestEngine):
     """Samples rollouts from a `vllm.LLM`.
 
     Args:
-        llm: built with `logprobs_mode="processed_logprobs"`; its weights are whatever it was last given.
+        llm: its weights are whatever it was last given.
         tokens: the markers and EOS ids.
         one_pass: let vLLM close the thinking itself; the `llm` then needs a `reasoning_config` with the same markers.
+        logprobs: give log-probabilities; the `llm` then needs `logprobs_mode="processed_logprobs"`.
     """
 
     _names = itertools.count()
 
-    def __init__(self, llm, tokens: ReasoningTokens, *, one_pass: bool = False):
+    def __init__(self, llm, tokens: ReasoningTokens, *, one_pass: bool = False, logprobs: bool = True):
         model_config = llm.llm_engine.model_config
-        if model_config.logprobs_mode != "processed_logprobs":
+        if logprobs and model_config.logprobs_mode != "processed_logprobs":
             raise ValueError(
                 f"logprobs_mode of the vLLM engine is {model_config.logprobs_mode!r}: build it with "
                 f"'processed_logprobs', so that the log-probabilities are those that were sampled from."
@@ -40,6 +41,7 @@ class VLLMEngine(RequestEngine):
         self.tokens = tokens
         self.context_length = model_config.max_model_len
         self.one_pass = one_pass
+        self.logprobs = logprobs
 
     def _grow(self, rollouts: RequestedRollouts, sampling: Sampling, on_step: Callable[[], None] | None) -> None:
         engine = self.llm.llm_engine
@@ -50,7 +52,7 @@ class VLLMEngine(RequestEngine):
             if request is not None:
                 name = f"elastic-{next(self._names)}"
                 prompt = {"prompt_token_ids": request.prompt_ids}
-                engine.add_request(name, prompt, sampling_params(request, sampling))
+                engine.add_request(name, prompt, sampling_params(request, sampling, self.logprobs))
                 rows[name] = row
 
         try:
@@ -69,7 +71,7 @@ class VLLMEngine(RequestEngine):
                 engine.abort_request(list(rows))
 
 
-def sampling_params(request: Request, sampling: Sampling) -> SamplingParams:
+def sampling_params(request: Request, sampling: Sampling, logprobs: bool) -> SamplingParams:
     return SamplingParams(
         temperature=sampling.temperature,
         top_p=sampling.top_p,
@@ -80,13 +82,15 @@ def sampling_params(request: Request, sampling: Sampling) -> SamplingParams:
         stop_token_ids=request.stop_token_ids,
         ignore_eos=True,  # the EOS ids of the tokens are among the stops, and no others end a rollout
         thinking_token_budget=request.thinking_token_budget,
-        logprobs=0,
+        logprobs=0 if logprobs else None,
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
 
 
 def answer_of(output, sampling: Sampling) -> Answer:
+    if output.logprobs is None:
+        return Answer(output.token_ids)
     positions = zip(output.token_ids, output.logprobs, strict=True)
     # Rounding may leave a certain token's a little above 0.
     logprobs = [min(position[token].logprob, 0.0) for token, position in positions]
@@ -105,7 +109,7 @@ def closes_thinking_itself(llm, tokens: ReasoningTokens) -> bool:
     markers = reasoning.reasoning_start_token_ids, reasoning.reasoning_end_token_ids
     if markers != (list(tokens.start), list(tokens.end)):
         return False
-    two, one = VLLMEngine(llm, tokens), VLLMEngine(llm, tokens, one_pass=True)
+    two, one = (VLLMEngine(llm, tokens, one_pass=one_pass, logprobs=False) for one_pass in (False, True))
     budgets = [Budget(t, s) for t in (0, 1, 2, 7, 16) for s in (1, 8, 24)] + [Budget(total=24)] * 3
     words = [token for token in range(two.llm.llm_engine.model_config.get_vocab_size()) if token not in tokens.eos]
     prompts = [

@@ -102,7 +102,7 @@ def command(model_dir, tmp_path):
         *("--model_name_or_path", str(model_dir), "--dataset_name", str(tmp_path / "problems.jsonl")),
         *("--answer_column", "answer", "--reward", "exact", "--num_generations", "8", "--temperature", "0"),
         *("--thinking_token_budgets", "6", "40", "--solution_token_budget", "8", "--no_budget"),
-        *("--max_completion_tokens", "100", "--dtype", "float32"),
+        *("--max_completion_tokens", "100"),
     ]
 
 
