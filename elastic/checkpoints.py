@@ -33,6 +33,8 @@ _FREE_FIELDS = {
     *("vllm_gpu_memory_utilization", "vllm_enable_sleep_mode"),
     *("dataloader_num_workers", "rollout_max_batch_tokens", "max_ungraded_rate", "on_reward_error"),
     *("use_cpu", "ddp_backend", "deepspeed", "local_rank"),
+    *("activation_checkpointing", "activation_checkpointing_kwargs"),
+    *("gradient_checkpointing", "gradient_checkpointing_kwargs"),
 }
 
 
@@ -182,7 +184,7 @@ def _identifying(value: object) -> object:
 
 
 def claim_output_dir(output_dir: str, identity: dict) -> None:
-    """Take a new output folder, or check that an old one is this run's.
+    """Take a new output folder, or one whose run saved nothing, or check that an old one is this run's.
 
     Raises:
         ValueError: it is a file, holds something else, or belongs to a run with other settings, which are named.
@@ -192,7 +194,7 @@ def claim_output_dir(output_dir: str, identity: dict) -> None:
         if path.exists() and not path.is_dir():
             raise ValueError(f"output_dir is {output_dir!r}, but {str(path)!r} is a file: choose another folder.")
     record = folder / _RUN
-    if record.is_file():
+    if record.is_file() and _holds_weights(folder):
         earlier = json.loads(record.read_text())
         # A field that only one of them has is from another version of this program, which a run may outlive.
         changed = [name for name in sorted(earlier.keys() & identity.keys()) if earlier[name] != identity[name]]
@@ -205,7 +207,7 @@ def claim_output_dir(output_dir: str, identity: dict) -> None:
             )
         return
     foreign = [path.name for path in folder.glob("*") if path.name != "wandb"] if folder.is_dir() else []
-    if foreign:
+    if foreign and not record.is_file():
         raise ValueError(
             f"output_dir {output_dir!r} is not empty and not from a run of this program (it holds "
             f"{sorted(foreign)[0]}): choose another output_dir."
@@ -215,3 +217,8 @@ def claim_output_dir(output_dir: str, identity: dict) -> None:
     except OSError as error:
         raise ValueError(f"output_dir is {output_dir!r}, which cannot be made: {error.strerror}.") from None
     replace_file(record, lambda path: path.write_text(json.dumps(identity, indent=1)))
+
+
+def _holds_weights(output_dir: Path) -> bool:
+    """Whether a run has left a checkpoint, were it a partial one, or a trained model."""
+    return any(map(any, complete_checkpoints(output_dir))) or any(output_dir.glob("*model*.safetensors"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from runs import Run, assert_equal_runs, assert_equal_weights
 from trainer_fixtures import write_problems
 
@@ -299,12 +300,39 @@ def test_a_checkpoint_without_its_optimizer_does_not_start_a_fresh_one(undisturb
 def test_an_output_folder_belongs_to_one_run(tmp_path):
     folder = str(tmp_path / "new" / "run")
     claim_output_dir(folder, {"seed": 1, "lr": 0.1})
+    checkpoint(Path(folder), 2)
     claim_output_dir(folder, {"seed": 1, "lr": 0.1})
     claim_output_dir(folder, {"seed": 1, "added_since": None})
     with pytest.raises(ValueError, match=r"belongs to another run: seed was 1 there and is 2 now; choose"):
         claim_output_dir(folder, {"seed": 2, "lr": 0.1})
     with pytest.raises(ValueError, match=r"lr was 0\.1 there and is 1 now \(and seed\)"):
         claim_output_dir(folder, {"seed": 2, "lr": 1})
+
+
+@pytest.mark.parametrize("left", ["checkpoint-2/elastic_files.json", "checkpoint-2/optimizer.pt", "model.safetensors"])
+def test_a_run_that_left_no_weights_keeps_no_folder(tmp_path, left):
+    claim_output_dir(str(tmp_path), {"seed": 1})
+    (tmp_path / "README.md").touch()
+    claim_output_dir(str(tmp_path), {"seed": 2})
+    path = tmp_path / left
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    with pytest.raises(ValueError, match="seed was 2 there and is 1 now"):
+        claim_output_dir(str(tmp_path), {"seed": 1})
+
+
+def out_of_memory(*args, **kwargs):
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_start_that_fails_does_not_keep_the_folder(folder, monkeypatch):
+    run = Run(folder / "mended", max_steps=1, save_steps=1)
+    monkeypatch.setattr("elastic.trainer.ElasticGRPOTrainer.training_step", out_of_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        run.start()
+    monkeypatch.undo()
+    run.start("--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "2")
+    assert run.checkpoints == [1]
 
 
 def test_a_folder_that_is_not_a_runs_is_refused(tmp_path):
@@ -325,6 +353,7 @@ def test_a_folder_that_is_not_a_runs_is_refused(tmp_path):
 def test_where_and_how_a_run_is_watched_does_not_make_it_another():
     first = SimpleNamespace(seed=1, output_dir="a", report_to=["wandb"], max_steps=3, save_steps=2, resume="auto")
     second = SimpleNamespace(seed=1, output_dir="b", report_to=[], max_steps=9, save_steps=4, resume="never")
+    first.activation_checkpointing, second.activation_checkpointing = False, True
     assert run_identity(first) == run_identity(second) == {"seed": 1}
 
 
