@@ -235,16 +235,12 @@ class ReasoningTokens:
             )
         more_eos = [eos_token_ids] if isinstance(eos_token_ids, int) else list(eos_token_ids or [])
         own_eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-        endings = {
-            tuple(tokenizer.encode(reasoning_start_str + space, add_special_tokens=False))
-            for space in ("", " ", "\n", "\n\n")
-        }
         return cls(
             start=start,
             end=end,
             bridge=wrap_up + end,
             eos=frozenset(own_eos + more_eos),
-            opened=tuple(sorted(endings | {start})),
+            opened=opened_endings(tokenizer, reasoning_start_str),
         )
 
     def is_opened_by(self, prompt_ids: Sequence[int]) -> bool:
@@ -254,6 +250,12 @@ class ReasoningTokens:
     def open(self, prompt_ids: Sequence[int]) -> list[int]:
         """The prompt with thinking opened: as it is when its template did so, else with the start marker appended."""
         return list(prompt_ids) if self.is_opened_by(prompt_ids) else [*prompt_ids, *self.start]
+
+
+def opened_endings(tokenizer, start: str) -> tuple[tuple[int, ...], ...]:
+    """Ids of the start marker, alone and with the white space that chat templates put after it."""
+    texts = (start + space for space in ("", " ", "\n", "\n\n"))
+    return tuple(sorted({tuple(tokenizer.encode(text, add_special_tokens=False)) for text in texts}))
 
 
 def count_marker(ids: Sequence[int], marker: Sequence[int]) -> int:

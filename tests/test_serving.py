@@ -9,14 +9,20 @@ from reference import reference_rollout
 from elastic.budget import Budget, ReasoningTokens
 from elastic.serving.phases import BatchPhases, Markers, RequestBudgets, RequestPhases
 
-EOS, CUT = 1, 2
+EOS, CUT, SPACE = 1, 2, 9
 WORDS = [3, 4, 5, 6, 7, 8]
+
+
+def with_openings(start, **others):
+    return Markers(start=start, opened=(start, (*start, SPACE)), **others)
+
+
 MARKERS = {
-    "one token each": Markers(start=(3,), end=(4,), bridge=(4,)),
-    "several tokens": Markers(start=(3, 5), end=(4, 6, 4), bridge=(4, 6, 4)),
-    "repeated tokens": Markers(start=(3, 3), end=(4, 4), bridge=(4, 4)),
-    "markers that overlap": Markers(start=(3, 5), end=(5, 6), bridge=(5, 6)),
-    "wrap-up text": Markers(start=(3,), end=(4, 5), bridge=(6, 4, 4, 5)),
+    "one token each": with_openings(start=(3,), end=(4,), bridge=(4,)),
+    "several tokens": with_openings(start=(3, 5), end=(4, 6, 4), bridge=(4, 6, 4)),
+    "repeated tokens": with_openings(start=(3, 3), end=(4, 4), bridge=(4, 4)),
+    "markers that overlap": with_openings(start=(3, 5), end=(5, 6), bridge=(5, 6)),
+    "wrap-up text": with_openings(start=(3,), end=(4, 5), bridge=(6, 4, 4, 5)),
 }
 LENGTH = 64
 
@@ -29,8 +35,8 @@ class Request:
         self.budgets = RequestBudgets(*(rng.choice([-1, 0, 1, 2, 5, 12]) for _ in "ts"), rng.choice([EOS, CUT, None]))
         start, end = markers.start, markers.end
         opened = rng.random() < 0.5
-        self.prompt = rng.choice([[7], [7, *start, 8, *end], [7, *end]])
-        self.prompt += rng.choice([[*start], [*start, 8, 7], [*start, 8, *end[:-1]]]) if opened else []
+        self.prompt = rng.choice([[7], [7, *start, 8, *end], [7, *end], [7, *start, 8, 7], [*start, SPACE, 8]])
+        self.prompt += rng.choice([[*start], [*start, SPACE]]) if opened else []
         samples = rng.choices([EOS, *WORDS], weights=[1, 3, 9, 4, 4, 3, 3], k=30)
         if opened or rng.random() < 0.6:
             self.script = [] if opened else [(token, False) for token in start]

@@ -20,11 +20,15 @@ _UNDECIDED, _NO_THINKING = -1, -2
 
 @dataclass(frozen=True, slots=True)
 class Markers:
-    """Token ids of the start marker, of the end marker, and of what is inserted when the thinking budget is spent."""
+    """Token ids of the start marker, of the end marker, and of what is inserted when the thinking budget is spent.
+
+    `opened` are the prompt endings that mean that thinking is already open, as in elastic.budget.ReasoningTokens.
+    """
 
     start: tuple[int, ...]
     end: tuple[int, ...]
     bridge: tuple[int, ...]
+    opened: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,7 @@ class RequestPhases:
         self._start, self._end, self._bridge = list(markers.start), list(markers.end), markers.bridge
         self._budgets = budgets
         self._output_ids = output_ids
-        prompt_ids = list(prompt_ids)
-        opened = _last(prompt_ids, self._start) > _last(prompt_ids, self._end)
+        opened = any(tuple(prompt_ids[-len(ending) :]) == ending for ending in markers.opened)
         # Lengths of the output at which the thinking and the solution begin; None while that is open.
         self._thinking_from: int | None = 0 if opened else None
         self._solution_from: int | None = None
@@ -104,12 +107,6 @@ class RequestPhases:
             self._solution_from = length + len(self._bridge)
 
 
-def _last(ids: list[int], marker: list[int]) -> int:
-    """Where `marker` occurs last in `ids`; -1 where it does not."""
-    places = range(len(ids) - len(marker), -1, -1)
-    return next((place for place in places if ids[place : place + len(marker)] == marker), -1)
-
-
 class BatchPhases:
     """The phases of many requests, each in a slot of its own (S slots), without a wait for the device.
 
@@ -120,6 +117,7 @@ class BatchPhases:
     def __init__(self, markers: Markers, slots: int, device: torch.device):
         self._device = device
         self._start, self._end, self._bridge = map(self._tensor, (markers.start, markers.end, markers.bridge))
+        self._opened = [self._tensor(ending) for ending in markers.opened]
         # Columns: thinking budget, solution budget, stop token.
         self._budgets_S3 = self._tensor([(UNLIMITED, UNLIMITED, _NONE)] * slots)
         self._thinking_from_S = torch.full((slots,), _UNDECIDED, device=device)
@@ -149,9 +147,8 @@ class BatchPhases:
         ]
         self._budgets_S3[slots_N] = self._tensor(rows)
         ids_NL, prompt_N, total_N = tokens_SL[slots_N], prompt_S[slots_N].long(), total_S[slots_N].long()
-        last_start_N = _places(ids_NL, self._start, most=prompt_N).amax(dim=1)
-        last_end_N = _places(ids_NL, self._end, most=prompt_N).amax(dim=1)
-        self._thinking_from_S[slots_N] = torch.where(last_start_N > last_end_N, prompt_N, _UNDECIDED)
+        opened_N = torch.stack([_ends_in(ids_NL, ending, prompt_N) for ending in self._opened]).any(dim=0)
+        self._thinking_from_S[slots_N] = torch.where(opened_N, prompt_N, _UNDECIDED)
         thinking_from_N = self._open(slots_N, tokens_SL, prompt_N, total_N)
         ends_NL = _places(ids_NL, self._end, most=total_N)
         inside_NL = (thinking_from_N[:, None] >= 0) & (ends_NL >= thinking_from_N[:, None])
@@ -202,6 +199,13 @@ class BatchPhases:
 
 def _gather(tokens_SL: torch.Tensor, slots_B: torch.Tensor, places_BK: torch.Tensor) -> torch.Tensor:
     return tokens_SL[slots_B[:, None], places_BK.clamp(0, tokens_SL.shape[1] - 1)]
+
+
+def _ends_in(ids_NL: torch.Tensor, ending: torch.Tensor, lengths_N: torch.Tensor) -> torch.Tensor:
+    """[N] whether the first `lengths_N` tokens of each row end in `ending`."""
+    rows_N = torch.arange(len(ids_NL), device=ids_NL.device)
+    places_NK = lengths_N[:, None] + torch.arange(-len(ending), 0, device=ids_NL.device)
+    return (_gather(ids_NL, rows_N, places_NK) == ending).all(dim=1) & (lengths_N >= len(ending))
 
 
 def _places(ids_NL: torch.Tensor, marker: torch.Tensor, most: torch.Tensor) -> torch.Tensor:

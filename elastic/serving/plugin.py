@@ -22,10 +22,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 from vllm import SamplingParams
+from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.v1.sample.logits_processor import LogitsProcessor as V1LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
-from elastic.budget import UNLIMITED
+from elastic.budget import UNLIMITED, opened_endings
 from elastic.serving.phases import BatchPhases, Markers, RequestBudgets, RequestPhases
 
 try:
@@ -145,8 +146,12 @@ def _markers(vllm_config) -> Markers:
             "TokenBudgets needs the reasoning markers: add --reasoning-config "
             """'{"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}'."""
         )
+    start = tuple(config.reasoning_start_token_ids)
+    tokenizer = cached_tokenizer_from_config(vllm_config.model_config)
     return Markers(
-        start=tuple(config.reasoning_start_token_ids),
+        start=start,
         end=tuple(config.natural_reasoning_end_token_ids),
         bridge=tuple(config.reasoning_end_token_ids),
+        # A --reasoning-parser names the marker without the string of it.
+        opened=opened_endings(tokenizer, config.reasoning_start_str or tokenizer.decode(start)),
     )

@@ -18,6 +18,7 @@ import torch
 from serving_requests import CUT, MOST_TOKENS, PLUGIN, ask, load, make_requests
 from vllm_models import TOKENIZER, TOKENS, load_hf, load_llm, save_model
 
+from elastic.budget import Budget
 from elastic.engines.transformers import TransformersEngine
 from elastic.rollout import Sampling
 
@@ -88,6 +89,15 @@ def test_the_v2_model_runner_gives_the_same_answers(model_dir, requests, rollout
     assert done.returncode == 0, done.stderr[-3000:]
     answers = json.loads(done.stdout.splitlines()[-1])
     assert [answer["ids"] for answer in answers] == [expected(rollout, EOS) for rollout in rollouts[:count]]
+
+
+def test_a_marker_inside_the_prompt_opens_nothing(served):
+    """As a user's message may hold one: an answer that does not begin with the marker is all solution."""
+    prompts = [[1, *TOKENS.start, word] for word in range(6, 16)]
+    free, asked = (ask(served, [(prompt, Budget(thinking, -1)) for prompt in prompts]) for thinking in (-1, 2))
+    plain = [row for row, answer in enumerate(free) if answer["ids"][0] != TOKENS.start[0]]
+    assert len(plain) > 3
+    assert [asked[row]["ids"] for row in plain] == [free[row]["ids"] for row in plain]
 
 
 def test_without_markers_the_plugin_says_what_is_missing(model_dir):
