@@ -36,6 +36,10 @@ case ${1:-} in
 esac
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export PYTHONPATH=$checkout${PYTHONPATH:+:$PYTHONPATH}
+if ! python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("vllm") is None)' >/dev/null 2>&1; then
+    echo "serve.sh: the active environment has no vLLM: activate one that has, or run pip install vllm." >&2
+    exit 2
+fi
 exec python -m vllm.entrypoints.openai.api_server --model "$1" \
     --reasoning-config '{"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}' \
     --logits-processors elastic.serving.plugin:TokenBudgets "${@:2}"

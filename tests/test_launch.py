@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -152,6 +154,24 @@ def test_serve_refuses_in_one_sentence(arguments):
     done = run("bash", ROOT / "launch" / "serve.sh", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert "give the folder or the hub id of a model first" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_serve_without_vllm_says_what_is_missing(tmp_path):
+    (tmp_path / "python").write_text('#!/bin/sh\necho "No module named vllm" >&2\nexit 1\n')
+    (tmp_path / "python").chmod(0o755)
+    done = run("bash", ROOT / "launch" / "serve.sh", "my model", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "serve.sh: the active environment has no vLLM: activate one that has, or run pip install vllm.\n"
+    )
+
+
+def test_the_requests_that_serve_shows_are_those_of_the_readme():
+    shown = run("bash", ROOT / "launch" / "serve.sh", "--help").stdout
+    requests = re.findall(r"^ *curl .*?}'$", shown, re.DOTALL | re.MULTILINE)
+    assert len(requests) == 2
+    readme = (ROOT / "README.md").read_text()
+    assert all(textwrap.dedent(request) in readme for request in requests)
 
 
 def test_serve_starts_vllm_with_the_plugin_that_the_checkout_has(tmp_path):

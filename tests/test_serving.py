@@ -198,6 +198,8 @@ def test_what_a_request_asks_for():
         ({"thinking_token_budget": -2}, "thinking_token_budget is -2"),
         ({"solution_token_budget": 1, "solution_stop_token_id": -3}, "solution_stop_token_id is -3: give the id"),
         ({"solution_stop_token_id": 3}, "beside a solution_token_budget"),
+        ({"thinking_budget": 5}, "thinking_budget is no budget of vllm_xargs: give thinking_token_budget or solution_"),
+        ({"solution_token_budget": 7, "Thinking_Token_Budget": 5}, "Thinking_Token_Budget is no budget of vllm_xargs"),
     ],
 )
 def test_a_budget_that_is_none_is_refused_in_one_sentence(arguments, message):

@@ -47,6 +47,9 @@ class RequestBudgets:
             ValueError: names the argument, its value and the mend.
         """
         arguments = arguments or {}
+        for name in arguments:
+            if "budget" in name.lower() and name not in BUDGET_ARGUMENTS:
+                raise ValueError(f"{name} is no budget of vllm_xargs: give {' or '.join(BUDGET_ARGUMENTS[:2])}.")
         thinking, solution, stop = (arguments.get(name) for name in BUDGET_ARGUMENTS)
         if thinking is solution is stop is None:
             return None
