@@ -5,6 +5,7 @@ A checkpoint is written into a folder beside its place. A list of its files goes
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -110,6 +111,22 @@ def remove_old_checkpoints(output_dir: str, keep: int | None, best: str | None =
         if best is None or checkpoint != Path(best):
             (checkpoint / _FILES).unlink(missing_ok=True)
             shutil.rmtree(checkpoint)
+
+
+def set_later_checkpoints_aside(output_dir: str, resumed: Path) -> list[Path]:
+    """Rename the checkpoints in `output_dir` after `resumed`, one of them, so that neither auto nor a limit takes them.
+
+    Returns where they are now, by ascending step.
+    """
+    complete, _ = complete_checkpoints(Path(output_dir))
+    steps = [path.resolve() for path in complete]
+    if resumed.resolve() not in steps:
+        return []
+    aside = []
+    for path in complete[steps.index(resumed.resolve()) + 1 :]:
+        names = (path.with_name(f"aside{number}-{path.name}") for number in itertools.count(1))
+        aside.append(path.rename(next(name for name in names if not name.exists())))
+    return aside
 
 
 def checkpoint_to_resume(resume: str, output_dir: str, processes: int = 1) -> Path | None:

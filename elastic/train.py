@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         claim_output_dir,
         is_of_the_disk,
         run_identity,
+        set_later_checkpoints_aside,
     )
     from elastic.config import ElasticConfig
     from elastic.engines.requested import EngineError
@@ -93,6 +94,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_same_checkpoint(checkpoint)
     if checkpoint is not None:
         trainer.say(f"Resuming from {checkpoint}: the data go on in the order that they had.")
+        if config.process_index == 0 and (aside := set_later_checkpoints_aside(config.output_dir, checkpoint)):
+            trainer.say(f"The later checkpoints are set aside: {', '.join(path.name for path in aside)}.")
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except (GradingError, NonFiniteError, EngineError) as error:

@@ -158,6 +158,21 @@ def test_a_checkpoint_may_be_named_and_more_steps_asked_for(undisturbed, folder)
     assert [log["loss"] for log in run.history[:9]] == [log["loss"] for log in undisturbed.history]
 
 
+def test_going_back_to_an_earlier_step_sets_the_later_ones_aside(undisturbed, folder, capfd):
+    run = copied(undisturbed, folder / "back")
+    (run.dir / "aside1-checkpoint-8").mkdir()
+    capfd.readouterr()
+    back = ("--resume", os.path.relpath(run.dir / "checkpoint-2"), "--max_steps", "5", "--save_total_limit", "2")
+    run.start(*back)
+    names = [f"aside{number}-checkpoint-{step}" for number, step in ((1, 4), (1, 6), (2, 8), (1, 9))]
+    assert f"The later checkpoints are set aside: {', '.join(names)}." in capfd.readouterr().out
+    assert run.checkpoints == [4, 5] and all((run.dir / name).is_dir() for name in names)
+    assert (run.dir / names[-1] / "model.safetensors").read_bytes() == (
+        undisturbed.dir / "checkpoint-9" / "model.safetensors"
+    ).read_bytes()
+    assert checkpoint_to_resume("auto", str(run.dir)) == run.dir / "checkpoint-5"
+
+
 def refused(capfd, run, *more):
     with pytest.raises(SystemExit) as stopped:
         run.start(*more)
