@@ -3,12 +3,14 @@
     OMP_NUM_THREADS=1 python tests/bench/bench_vllm.py [--quick]
 
 It needs vLLM (launch/test_vllm.sh makes an environment that has it). All sides sample from the same `vllm.LLM`, in
-turn, A B C D A B C D, with an empty prefix cache; figures are medians over the rounds.
+turn, A B C D E A B C D E, with an empty prefix cache; figures are medians over the rounds.
 
 - requests: VLLMEngine, each phase a request, a row's second sent as soon as its own thinking ends
 - one pass: VLLMEngine with vLLM's own `thinking_token_budget`, one request for both phases
 - barrier: one batched call for the thinking of all rows, then one for the solution of all, as the published code does
-- plain: one batched call without any budget control that samples as many tokens for each row as `requests` did
+- plain: one batched call without any budget control that samples as many tokens for each row as `requests` did, with a
+  seed for each row and log-probabilities, as all of the others
+- bare: plain without these two
 
 Steps are forward passes of the model: on a GPU one costs about the same whatever its number of rows.
 """
@@ -114,7 +116,7 @@ def with_barriers(llm: LLM, prompts: list[list[int]], budgets: list[Budget], see
     while asked := {row: request for row in rows if (request := rollouts.next_request(row))}:
         outputs = llm.generate(
             [{"prompt_token_ids": request.prompt_ids} for request in asked.values()],
-            [sampling_params(request, Sampling()) for request in asked.values()],
+            [sampling_params(request, Sampling(), True) for request in asked.values()],
             use_tqdm=False,
         )
         for row, output in zip(asked, outputs, strict=True):
@@ -123,13 +125,14 @@ def with_barriers(llm: LLM, prompts: list[list[int]], budgets: list[Budget], see
     return [rollout.completion_tokens for rollout in rollouts.finished()]
 
 
-def plain(llm: LLM, prompts: list[list[int]], lengths: list[int], seed: int) -> list[int]:
+def plain(llm: LLM, prompts: list[list[int]], lengths: list[int], seed: int | None) -> list[int]:
+    """With the log-probabilities, and a seed for each row, unless `seed` is None."""
     parameters = [
         SamplingParams(
             max_tokens=length,
             ignore_eos=True,
-            seed=seed + row,
-            logprobs=0,
+            seed=None if seed is None else seed + row,
+            logprobs=None if seed is None else 0,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
@@ -158,6 +161,7 @@ def make_sides(llm: LLM, case: Case, count: int) -> dict[str, Callable[[int], li
         "requests": by_requests,
         "barrier": lambda seed: with_barriers(llm, prompts, budgets, seed),
         "plain": lambda seed: plain(llm, prompts, asked[seed], seed),
+        "bare": lambda seed: plain(llm, prompts, asked[seed], None),
     }
     if closes_thinking_itself(llm, TOKENS):
         sides["one pass"] = lambda seed: by_engine(VLLMEngine(llm, TOKENS, one_pass=True), seed)
@@ -184,6 +188,8 @@ def timed(llm: LLM, side: Callable[[int], list[int]], seed: int) -> Run:
 def measure(shape: str, case: Case, count: int, slots: int, rounds: int) -> list[list[str]]:
     llm, size = load(shape, case.vocabulary, slots)
     sides = make_sides(llm, case, count)
+    for side in sides.values():  # once without the clock
+        side(0)
     runs: dict[str, list[Run]] = {name: [] for name in sides}
     for seed in range(rounds):
         for name, side in sides.items():
@@ -220,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = []
     for setting in tqdm([(shape, case) for shape in shapes for case in cases], desc="cases"):
         rows += measure(*setting, args.rows, args.slots, args.rounds)
-        tqdm.write("\n".join(map(str, rows[-4:])), file=sys.stderr)
+        tqdm.write("\n".join(map(str, rows[-5:])), file=sys.stderr)
     print("", markdown_table(header, rows), sep="\n")
 
 
