@@ -54,12 +54,15 @@ def read_machine(path: str, processes: int | None = None) -> Machine:
     kind = fields.get("distributed_type", "NO")
     if kind not in _KINDS:
         raise ValueError(f"distributed_type in {path!r} is {kind!r}, which the plan does not know: give {_KINDS[-1]}.")
-    processes, nodes = processes or fields["num_processes"], fields.get("num_machines", 1)
+    given = _count(path, fields, "num_processes")
+    processes, nodes = processes or given, _count(path, fields, "num_machines", 1)
+    if processes % nodes:
+        raise ValueError(f"num_processes for {path!r} is {processes}, on {nodes} nodes: give as many to each node.")
     if kind != "DEEPSPEED":
         return Machine(path, processes, nodes, zero_stage=0)
-    deepspeed = fields.get("deepspeed_config", {})
+    deepspeed = _group(path, fields, "deepspeed_config")
     if "deepspeed_config_file" in deepspeed:
-        file = deepspeed["deepspeed_config_file"]
+        file = str(deepspeed["deepspeed_config_file"])
         return replace(_from_deepspeed(file, _read(file), processes), name=path, nodes=nodes)
     return Machine(
         path,
@@ -89,24 +92,40 @@ def _read(path: str) -> Mapping[str, Any]:
 def _from_deepspeed(path: str, fields: Mapping[str, Any], processes: int | None) -> Machine:
     if processes is None:
         raise ValueError(f"num_processes is not set, and {path!r} does not say it: give the number of GPUs.")
-    zero = fields["zero_optimization"]
+    zero = _group(path, fields, "zero_optimization")
+    devices = {name: _group(path, zero, name).get("device", "none") for name in ("offload_optimizer", "offload_param")}
     return Machine(
         name=path,
         processes=processes,
         nodes=1,
         zero_stage=_stage(path, zero.get("stage", 0)),
-        offload_optimizer=_offloads(path, "offload_optimizer", zero.get("offload_optimizer", {}).get("device", "none")),
-        offload_parameters=_offloads(path, "offload_param", zero.get("offload_param", {}).get("device", "none")),
+        offload_optimizer=_offloads(path, "offload_optimizer", devices["offload_optimizer"]),
+        offload_parameters=_offloads(path, "offload_param", devices["offload_param"]),
     )
 
 
+def _group(path: str, fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The fields under `name`, none where it is absent."""
+    group = fields.get(name, {})
+    if not isinstance(group, dict):
+        raise ValueError(f"{name} in {path!r} is {group!r}: give its fields, or leave it out.")
+    return group
+
+
+def _count(path: str, fields: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    count = fields.get(name, default)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"{name} in {path!r} is {count!r}: give a whole number of 1 or more.")
+    return count
+
+
 def _stage(path: str, stage: object) -> int:
-    if stage not in (0, 1, 2, 3):
+    if isinstance(stage, bool) or stage not in (0, 1, 2, 3):
         raise ValueError(f"the ZeRO stage in {path!r} is {stage!r}: give 0, 1, 2 or 3.")
     return stage
 
 
 def _offloads(path: str, name: str, device: object) -> bool:
-    if device not in _OFFLOADS:
+    if not isinstance(device, str) or device not in _OFFLOADS:
         raise ValueError(f"{name} in {path!r} is {device!r}, which the plan does not know: give none or cpu.")
     return _OFFLOADS[device]

@@ -5,6 +5,7 @@ python -m elastic.plan --config recipes/e1_math_1.5b.yaml --launch launch/zero2.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ class PlanArguments:
     )
 
     def __post_init__(self):
-        if self.gpu_memory_gb <= 0:
+        if not (math.isfinite(self.gpu_memory_gb) and self.gpu_memory_gb > 0):
             raise ValueError(f"gpu_memory_gb is {self.gpu_memory_gb:g}: give the GiB of one GPU, such as 80.")
         for name in ("num_processes", "prompt_tokens"):
             if (value := vars(self)[name]) is not None and value < 1:
