@@ -6,8 +6,10 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import time
 from contextlib import AbstractContextManager, suppress
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -16,6 +18,9 @@ from transformers import TrainerCallback
 _PR_SET_PDEATHSIG = 1
 # Launchers pass on the SIGTERM that a cluster sends to all processes, so that one may come twice.
 _SAME_SIGNAL_S = 5.0
+# How the command is called that starts deepspeed.launcher.launch.
+_RUNNERS = {"deepspeed", "ds", "deepspeed.launcher.runner"}
+_LOOK_EVERY_S = 1.0
 
 
 class StepAbandoned(Exception):
@@ -23,9 +28,46 @@ class StepAbandoned(Exception):
 
 
 def stop_with_launcher() -> None:
-    """Get SIGTERM when `accelerate launch` dies, which else leaves the process that it started running (on Linux)."""
-    if sys.platform == "linux" and "ACCELERATE_MIXED_PRECISION" in os.environ:
+    """Get SIGTERM when a launcher dies that leaves the processes running which it started (on Linux).
+
+    Those are `accelerate launch` and `deepspeed`, of which the second has a process between it and this one.
+    """
+    if sys.platform != "linux":
+        return
+    if "ACCELERATE_MIXED_PRECISION" in os.environ:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    launch, runner = _ancestors()
+    if "deepspeed.launcher.launch" in _words(launch) and _RUNNERS & {Path(word).name for word in _words(runner)[:3]}:
+        threading.Thread(target=_stop_without, args=((launch, runner),), daemon=True).start()
+
+
+def _stop_without(ancestors: tuple[int, int]) -> None:
+    while _ancestors() == ancestors:
+        time.sleep(_LOOK_EVERY_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _ancestors() -> tuple[int, int]:
+    """The process that started this one, and the one that started that; 0 where it has ended."""
+    parent = os.getppid()
+    try:
+        stat = Path(f"/proc/{parent}/stat").read_text()
+    except OSError:
+        return parent, 0
+    return parent, int(stat.rpartition(")")[2].split()[1])  # proc(5): name in parentheses, state, parent
+
+
+def _words(process: int) -> list[str]:
+    """The command line of a process; nothing where it has ended."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text().split("\0")
+    except OSError:
+        return []
+
+
+def stopped_mark(output_dir: str) -> Path:
+    """The file that says that the last run here was stopped by SIGTERM, of which launchers may hide the exit code."""
+    return Path(output_dir, "stopped")
 
 
 class StopOnSigterm(TrainerCallback):

@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 
 from elastic.arguments import (
     BudgetArguments,
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from elastic.engines.transformers import refuse_unsupported
     from elastic.faults import NonFiniteError
     from elastic.grading import GradingError, one_line
-    from elastic.stopping import stop_with_launcher
+    from elastic.stopping import stop_with_launcher, stopped_mark
     from elastic.tracking import start_wandb
     from elastic.trainer import ElasticGRPOTrainer
 
@@ -70,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         checkpoint = checkpoint_to_resume(run.resume, config.output_dir, config.world_size)
         if config.process_index == 0:
             claim_output_dir(config.output_dir, run_identity(data, run, model, config))
+            stopped_mark(config.output_dir).unlink(missing_ok=True)
             start_wandb(
                 config.report_to,
                 project=run.wandb_project,
@@ -105,7 +107,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         trainer.say(f"Interrupted in step {trainer.state.global_step + 1}; {trainer.way_on}", file=sys.stderr)
         sys.exit(SIGINT_EXIT_CODE)
     if trainer.stop.stopped:
-        trainer.say(f"Stopped by SIGTERM after step {trainer.state.global_step}; {trainer.way_on}")
+        said = f"Stopped by SIGTERM after step {trainer.state.global_step}; {trainer.way_on}"
+        trainer.say(said)
+        if config.process_index == 0:
+            with suppress(OSError):  # a disk that is full
+                stopped_mark(config.output_dir).write_text(f"{said}\n")
         sys.exit(SIGTERM_EXIT_CODE)
     try:
         trainer.save_model(config.output_dir)

@@ -77,10 +77,12 @@ def test_sigterm_saves_a_checkpoint_first(undisturbed, folder, capfd, monkeypatc
     assert stopped.value.code == 143
     assert "Stopped by SIGTERM after step 5; the same command goes on from step 5." in capfd.readouterr().out
     assert run.checkpoints == [2, 4, 5] and not (run.dir / "model.safetensors").exists()
+    assert (run.dir / "stopped").read_text().startswith("Stopped by SIGTERM after step 5;")
     assert signal.getsignal(signal.SIGTERM) is handler
     monkeypatch.delenv("INTERRUPT")
     run.start()
     assert_equal_runs(run, undisturbed)
+    assert not (run.dir / "stopped").exists()
 
 
 @pytest.mark.parametrize("last", [2, 6])
@@ -406,3 +408,29 @@ def test_where_answers_are_graded_makes_no_other_run():
 
     assert identity(sandbox="landlock", workers=3) == identity(workers=1) == identity()
     assert identity(mode="fraction", sandbox="landlock") == identity(mode="fraction") != identity()
+
+
+# Starts one process and waits for it: a program, and the arguments after its first.
+CHAIN = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[{first}:]])"
+COUNTING_CHILD = CHILD.replace('"ready").touch()', '"threads").write_text(str(threading.active_count()))').replace(
+    "time.sleep(60)", 'pathlib.Path(sys.argv[1], "ready").touch()\ntime.sleep(60)'
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the processes are looked up in /proc")
+@pytest.mark.parametrize(
+    ("name", "signum"), [("deepspeed", signal.SIGTERM), ("deepspeed", signal.SIGKILL), ("sh", None)]
+)
+def test_a_run_under_deepspeeds_two_launchers_is_stopped_without_the_first(tmp_path, name, signum):
+    (tmp_path / name).write_text(CHAIN.format(first=1))
+    command = [CHAIN.format(first=2), "deepspeed.launcher.launch", f"import threading{COUNTING_CHILD}", str(tmp_path)]
+    first = subprocess.Popen([sys.executable, str(tmp_path / name), *command], start_new_session=True)
+    wait_for(tmp_path / "ready")
+    if signum is None:  # a shell may end before what it started
+        assert (tmp_path / "threads").read_text() == "1"
+        os.killpg(first.pid, signal.SIGKILL)
+    else:
+        first.send_signal(signum)
+    assert first.wait() != 0
+    if signum is not None:
+        wait_for(tmp_path / "terminated")
