@@ -23,6 +23,13 @@ _BUCKET, _LIVE = 500_000_000, 1_050_000_000
 _TILE_TOKENS, _TILE_WORDS = 4096, 32768
 # A cache that is full grows by this factor.
 _CACHE_GROWTH = 1.25
+# The launch files that split the states, as they are in the checkout.
+LAUNCH_FILES = (
+    Machine("launch/zero1.yaml", 8, 1, 1),
+    Machine("launch/zero2.yaml", 8, 1, 2),
+    Machine("launch/zero3.yaml", 8, 1, 3),
+    Machine("launch/zero3_offload.yaml", 8, 1, 3, offload_optimizer=True, offload_parameters=True),
+)
 
 
 @dataclass(frozen=True)
@@ -259,6 +266,12 @@ def remedies(model: ModelSizes, work: Work, machine: Machine, gpu_bytes: float) 
         if plan(model, work, machine, gpu_bytes).fits:
             found.append(sentence)
 
+    if work.vllm_share:
+        if not work.vllm_sleeps:
+            consider("vllm_enable_sleep_mode: true", replace(work, vllm_sleeps=True))
+        share = _share_left_to_vllm(model, work, machine, gpu_bytes)
+        if 0 < share < work.vllm_share:
+            consider(f"vllm_gpu_memory_utilization: {share:g}", replace(work, vllm_share=share))
     if not work.checkpointing:
         consider("activation_checkpointing: true", replace(work, checkpointing=True))
     rows = work.micro_batch_rows
@@ -267,17 +280,27 @@ def remedies(model: ModelSizes, work: Work, machine: Machine, gpu_bytes: float) 
         factor = work.micro_batch_rows // rows
         sentence = f"per_device_train_batch_size: {rows}, with {factor} times the gradient_accumulation_steps and "
         consider(f"{sentence}steps_per_generation", replace(work, micro_batch_rows=rows))
-    for stage in range(machine.zero_stage + 1, 4):
-        consider(f"ZeRO-{stage} (launch/zero{stage}.yaml)", machine=replace(machine, zero_stage=stage))
-    if not machine.offload_optimizer:
-        offloaded = replace(machine, zero_stage=3, offload_optimizer=True, offload_parameters=True)
-        consider("ZeRO-3 with offload (launch/zero3_offload.yaml)", machine=offloaded)
+    for file in LAUNCH_FILES:
+        if file.processes > machine.processes:
+            consider(f"{file.name}: {file}", machine=file)
+        if (file.zero_stage, file.offload_optimizer) > (machine.zero_stage, machine.offload_optimizer):
+            same = replace(file, processes=machine.processes, nodes=machine.nodes)
+            count = f", by num_processes: {same.processes}" if same.processes != file.processes else ""
+            consider(f"{file.name}: {same}{count}", machine=same)
+    node = machine if machine.processes > 1 else replace(machine, processes=LAUNCH_FILES[0].processes)
     for nodes in (2, 4, 8):
-        scaled = replace(machine, processes=machine.processes * nodes, nodes=machine.nodes * nodes, zero_stage=3)
-        consider(f"ZeRO-3 on {nodes} times as many nodes (launch/multinode_zero3.yaml)", machine=scaled)
+        scaled = replace(node, processes=node.processes * nodes, nodes=node.nodes * nodes, zero_stage=3)
+        consider(f"launch/multinode_zero3.yaml: {scaled}", machine=scaled)
         if found:
             break
     return found
+
+
+def _share_left_to_vllm(model: ModelSizes, work: Work, machine: Machine, gpu_bytes: float) -> float:
+    """The most of the GPU that the rest leaves to vLLM, rounded down to a hundredth."""
+    rest = plan(model, replace(work, vllm_share=0.0), machine, gpu_bytes)
+    busy = rest.phase_bytes(ROLLOUTS) if work.vllm_sleeps else rest.peak_bytes
+    return math.floor(100 * (1 - busy / gpu_bytes)) / 100
 
 
 def _share(

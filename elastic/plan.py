@@ -82,7 +82,7 @@ def _print_plans(options: PlanArguments, recipe: Sequence[str]) -> bool:
         work = planning.work(data, model, config, sizes, options.prompt_tokens)
         planned.append((plan(sizes, work, machine, gpu_bytes), sizes, work, config))
     name = Path(options.model_config or model.model_name_or_path).name
-    print(planning.headline(name, sizes))
+    print(planning.headline(name, sizes, config))
     if len(planned) == 1:
         print(planning.details(*planned[0]))
     else:

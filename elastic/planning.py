@@ -20,6 +20,7 @@ from elastic.setup import lora_config
 from elastic.tables import markdown_table
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_ADAMW = ("adamw_torch", "adamw_torch_fused", "adamw_apex_fused")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
@@ -132,9 +133,14 @@ def _completion_tokens(config: ElasticConfig) -> int:
     return config.thinking_budgets.largest + bridge + config.solution_budgets.largest
 
 
-def headline(name: str, sizes: ModelSizes) -> str:
+def headline(name: str, sizes: ModelSizes, config: ElasticConfig) -> str:
     trained = "all" if sizes.trained == sizes.parameters else billions(sizes.trained)
-    return f"{name}: {billions(sizes.parameters)} parameters, {trained} of them trained"
+    line = f"{name}: {billions(sizes.parameters)} parameters, {trained} of them trained"
+    if config.optim.value in _ADAMW:
+        return line
+    return (
+        f"{line}\noptim is {config.optim.value}, whose states are planned as AdamW's, two 32-bit moments a parameter."
+    )
 
 
 def details(plan: Plan, sizes: ModelSizes, work: Work, config: ElasticConfig) -> str:

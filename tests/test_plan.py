@@ -240,9 +240,48 @@ def test_what_does_not_fit_is_said_with_what_would(config_file, capsys):
     assert run(*command, "--launch", ROOT / "launch/zero1.yaml") == 1
     said = capsys.readouterr().out
     assert "It does not fit: 94.3 GiB are needed while the model is trained, and there are 80." in said
-    assert "Each of these would do:\n- ZeRO-2 (launch/zero2.yaml)\n- ZeRO-3 (launch/zero3.yaml)\n- ZeRO-3 with" in said
+    changes = said.partition("Each of these would do:\n")[2].splitlines()
+    assert changes[:3] == [
+        "- launch/zero2.yaml: 8 GPUs on 1 node, ZeRO-2",
+        "- launch/zero3.yaml: 8 GPUs on 1 node, ZeRO-3",
+        "- launch/zero3_offload.yaml: 8 GPUs on 1 node, ZeRO-3 with offload",
+    ]
     assert run(*command, "--launch", ROOT / "launch/single_gpu.yaml", "--gpu_memory_gb", "4") == 1
     assert "No launch file makes it fit: use LoRA" in capsys.readouterr().out
+
+
+def test_the_launch_files_that_are_tried_are_those_of_the_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert [read_machine(machine.name) for machine in memory.LAUNCH_FILES] == list(memory.LAUNCH_FILES)
+
+
+def test_one_gpu_is_told_of_the_launch_files_for_eight(config_file, capsys):
+    command = ["--config", ROOT / "recipes/e1_math_7b.yaml", "--model_config", config_file("e1_math_7b")]
+    assert run(*command, "--launch", ROOT / "launch/single_gpu.yaml") == 1
+    changes = capsys.readouterr().out.partition("Each of these would do:\n")[2].splitlines()
+    assert {f"- {machine.name}: {machine}" for machine in memory.LAUNCH_FILES} <= set(changes)
+    alone = "- launch/zero3_offload.yaml: 1 GPU on 1 node, ZeRO-3 with offload, by num_processes: 1"
+    assert alone in changes
+    assert "- launch/multinode_zero3.yaml: 16 GPUs on 2 nodes, ZeRO-3" in changes
+
+
+def test_vllm_that_takes_too_much_is_told_to_take_less_or_to_sleep(config_file):
+    sizes = model_sizes(ModelConfig(), config_file())
+    work = replace(WORK, vllm_share=0.9)
+    assert not memory.plan(sizes, work, EIGHT, 80 * GIB).fits
+    sleeping, lower, *_ = memory.remedies(sizes, work, EIGHT, 80 * GIB)
+    assert sleeping == "vllm_enable_sleep_mode: true"
+    name, _, share = lower.partition(": ")
+    assert name == "vllm_gpu_memory_utilization"
+    assert memory.plan(sizes, replace(work, vllm_share=float(share)), EIGHT, 80 * GIB).fits
+    assert not memory.plan(sizes, replace(work, vllm_share=float(share) + 0.01), EIGHT, 80 * GIB).fits
+
+
+@pytest.mark.parametrize(("optim", "said"), [("adamw_torch", False), ("adafactor", True), ("adamw_bnb_8bit", True)])
+def test_another_optimizer_is_said_to_be_planned_as_adamw(config_file, capsys, optim, said):
+    command = ["--config", ROOT / "recipes/e1_math_1.5b.yaml", "--model_config", config_file(), "--optim", optim]
+    assert run(*command, "--launch", ROOT / "launch/zero2.yaml") == 0
+    assert (f"optim is {optim}, whose states are planned as AdamW's" in capsys.readouterr().out) == said
 
 
 def test_several_launch_files_are_compared(config_file, capsys):
