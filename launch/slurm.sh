@@ -21,7 +21,19 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false
 gpus=$SLURM_GPUS_ON_NODE
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 training_step=0
+training=
 rollouts=()
+asked=no stopping=no
+
+on_term() {
+    asked=yes stopping=yes
+    if [ -n "$training" ]; then
+        scancel --signal=TERM "$SLURM_JOB_ID.$training_step"
+    else # the server is starting, and there is nothing to save
+        scontrol requeue "$SLURM_JOB_ID"
+        exit 143
+    fi
+}
 
 model_of_recipe() {
     python - "$@" <<'PYTHON'
@@ -35,6 +47,7 @@ print(options.model_name_or_path or read_recipe(options.config)["model_name_or_p
 PYTHON
 }
 
+trap on_term TERM
 if [ "${#nodes[@]}" -gt 1 ] && [ "${ROLLOUT_SERVER:-yes}" = yes ]; then
     server_node=${nodes[-1]}
     unset 'nodes[-1]'
@@ -54,8 +67,6 @@ if [ "${#nodes[@]}" -gt 1 ] && [ "${ROLLOUT_SERVER:-yes}" = yes ]; then
 fi
 
 export MASTER_ADDR=${nodes[0]} MASTER_PORT=${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 10000))}
-asked=no stopping=no
-trap 'asked=yes stopping=yes; scancel --signal=TERM "$SLURM_JOB_ID.$training_step"' TERM
 # shellcheck disable=SC2016
 srun --nodes="${#nodes[@]}" --ntasks-per-node="$gpus" --nodelist="$(IFS=,; echo "${nodes[*]}")" \
     --gpus-per-node="$gpus" --kill-on-bad-exit=1 \

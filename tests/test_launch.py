@@ -211,8 +211,9 @@ esac
 echo "scancel $*" >>"$FAKE_LOG"
 """,
     "curl": """#!/bin/bash
+until grep -q "vllm serve" "$FAKE_LOG"; do sleep 0.05; done
 echo "curl $*" >>"$FAKE_LOG"
-[ -z "${SERVER_DIES:-}" ]
+[ -z "${SERVER_DIES:-}${SERVER_STARTS:-}" ]
 """,
     "sleep": """#!/bin/bash
 [ "$1" = 5 ] || exec /bin/sleep "$@"
@@ -276,6 +277,17 @@ def test_slurm_hands_sigterm_to_the_training_and_queues_the_job_again(slurm, nod
     job.terminate()
     assert job.wait() == 143
     assert log.read_text().splitlines()[-2:] == [f"scancel --signal=TERM 42.{step}", "scontrol requeue 42"]
+
+
+def test_slurm_queues_the_job_again_that_was_told_to_stop_while_its_server_starts(slurm):
+    job, log = slurm("a b", SERVER_STARTS="1")
+    while "curl" not in log.read_text():
+        assert job.poll() is None, job.stderr.read()
+        time.sleep(0.05)
+    job.terminate()
+    assert job.wait() == 143
+    lines = log.read_text().splitlines()
+    assert lines[-1] == "scontrol requeue 42" and "training" not in lines
 
 
 def test_slurm_ends_with_its_server(slurm):
