@@ -95,8 +95,21 @@ def complete_checkpoints(output_dir: Path) -> tuple[list[Path], list[Path]]:
     """(complete, partial) checkpoints, each by ascending step."""
     found = [path for path in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.rpartition("-")[2].isdigit()]
     found.sort(key=lambda path: int(path.name.rpartition("-")[2]))
-    complete = [path for path in found if (path / _FILES).is_file()]
+    complete = [path for path in found if _saved(path) is not None]
     return complete, [path for path in found if path not in complete]
+
+
+def _saved(checkpoint: Path) -> dict | None:
+    """What is noted last of a checkpoint; None of one that is partial, whose note may be cut short."""
+    return _read(checkpoint / _FILES)
+
+
+def _read(path: Path) -> dict | None:
+    """The mapping in a JSON file; None where there is no file, or it is cut short."""
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
 
 
 def remove_old_checkpoints(output_dir: str, keep: int | None, best: str | None = None) -> None:
@@ -149,14 +162,14 @@ def checkpoint_to_resume(resume: str, output_dir: str, processes: int = 1) -> Pa
         chosen = complete[-1]
     else:
         chosen = Path(resume)
-        if not (chosen / _FILES).is_file():
+        if _saved(chosen) is None:
             raise ValueError(f"resume is {resume!r}: give auto, never, or the path of a complete checkpoint.")
     _check_whole(chosen, processes)
     return chosen
 
 
 def _check_whole(checkpoint: Path, processes: int) -> None:
-    saved = json.loads((checkpoint / _FILES).read_text())
+    saved = _saved(checkpoint)
     for name, size in saved["files"].items():
         path = checkpoint / name
         if not path.is_file():
@@ -212,7 +225,11 @@ def claim_output_dir(output_dir: str, identity: dict) -> None:
             raise ValueError(f"output_dir is {output_dir!r}, but {str(path)!r} is a file: choose another folder.")
     record = folder / _RUN
     if record.is_file() and _holds_weights(folder):
-        earlier = json.loads(record.read_text())
+        if (earlier := _read(record)) is None:
+            raise ValueError(
+                f"{str(record)!r} is cut short, so that nothing says whose run output_dir {output_dir!r} is: put the "
+                f"file back, or choose another output_dir."
+            )
         # A field that only one of them has is from another version of this program, which a run may outlive.
         changed = [name for name in sorted(earlier.keys() & identity.keys()) if earlier[name] != identity[name]]
         if changed:

@@ -8,9 +8,13 @@ from pathlib import Path
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then rename it: a reader of `path` sees the old file or the new one."""
+    """Let `write` fill a file beside `path`, then rename it: a reader of `path` sees the old file or the new one.
+
+    So does one that looks after the machine has died.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     write(beside)
+    sync(beside)
     beside.replace(path)
 
 

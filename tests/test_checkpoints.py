@@ -26,6 +26,7 @@ from elastic.checkpoints import (
     run_identity,
     unfinished_folder,
 )
+from elastic.files import replace_file
 
 
 @pytest.fixture(scope="module")
@@ -283,6 +284,29 @@ def test_a_checkpoint_that_lost_a_file_since_is_an_error(tmp_path, name, harm, s
         )
     shutil.rmtree(last)
     assert checkpoint_to_resume("auto", str(tmp_path)) == tmp_path / "checkpoint-2"
+
+
+@pytest.mark.parametrize("left", [b"", b'{"files": {"mo', bytes(50), b"\xff"])
+def test_notes_that_are_cut_short(tmp_path, capsys, left):
+    folder, record = str(tmp_path), tmp_path / "elastic_run.json"
+    claim_output_dir(folder, {"seed": 1})
+    for step in (2, 4):
+        checkpoint(tmp_path, step)
+    (tmp_path / "checkpoint-4" / "elastic_files.json").write_bytes(left)
+    assert checkpoint_to_resume("auto", folder) == tmp_path / "checkpoint-2"
+    assert capsys.readouterr().out == f"Skipping {tmp_path}/checkpoint-4: it was not saved completely.\n"
+    with pytest.raises(ValueError, match="give auto, never, or the path of a complete checkpoint"):
+        checkpoint_to_resume(str(tmp_path / "checkpoint-4"), folder)
+    record.write_bytes(left)
+    with pytest.raises(ValueError, match=f"^{str(record)!r} is cut short, .*: put the file back, or choose another"):
+        claim_output_dir(folder, {"seed": 1})
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    path, synced = tmp_path / "file", []
+    monkeypatch.setattr("elastic.files.sync", lambda beside: synced.append((beside.read_text(), path.exists())))
+    replace_file(path, lambda beside: beside.write_text("new"))
+    assert synced == [("new", False)] and path.read_text() == "new"
 
 
 def test_another_number_of_processes_is_refused(tmp_path):
