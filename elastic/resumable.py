@@ -30,6 +30,7 @@ from elastic.checkpoints import (
     wrote_everywhere,
 )
 from elastic.faults import MOST_SKIPPED_IN_A_ROW, MicroBatch, NonFiniteError, save_batch
+from elastic.grading import one_line
 from elastic.stopping import StepAbandoned, StopOnSigterm
 
 logger = logging.getLogger(__name__)
@@ -245,14 +246,14 @@ class ResumableGRPOTrainer(GRPOTrainer):
     def _get_grad_norm(self, model, grad_norm=None):
         grad_norm = super()._get_grad_norm(model, grad_norm)
         micro_batches, self._micro_batches = self._micro_batches, []
-        if self.args.fp16:  # whose loss scaler looks for gradients that are too large, and skips these steps itself
-            return grad_norm
-        if math.isfinite(grad_norm):
+        # Under fp16 the loss scaler looks for gradients that are too large, and skips these steps itself.
+        if self._losses_are_finite(micro_batches) if self.args.fp16 else math.isfinite(grad_norm):
             self._skipped_in_a_row = 0
             return grad_norm
-        model.zero_grad()  # an optimizer leaves what has no gradient as it is, weight decay and moments included
-        if self.accelerator.optimizer_step_was_skipped:  # by DeepSpeed, and then transformers holds the schedule too
-            self.lr_scheduler.step()
+        if not self.args.fp16:
+            model.zero_grad()  # an optimizer leaves what has no gradient as it is, weight decay and moments included
+            if self.accelerator.optimizer_step_was_skipped:  # by DeepSpeed, and then transformers holds the schedule
+                self.lr_scheduler.step()
         self._skipped_in_a_row += 1
         self.faults["skipped_steps"] += 1
         step = self.state.global_step + 1
@@ -260,12 +261,22 @@ class ResumableGRPOTrainer(GRPOTrainer):
             f"Step {step} is skipped: its loss or its gradient is not finite (gradient norm {float(grad_norm):g})."
         )
         if self._skipped_in_a_row == MOST_SKIPPED_IN_A_ROW:
-            path = save_batch(self.args, step, micro_batches, self._tokenizer)
+            try:
+                where = f"is in {save_batch(self.args, step, micro_batches, self._tokenizer)}; mend what it shows, or"
+            except Exception as error:
+                if not is_of_the_disk(error):
+                    raise
+                where = f"could not be written ({one_line(error)}): make room and start again to see it, or"
             raise NonFiniteError(
                 f"The loss or the gradient was not finite in {MOST_SKIPPED_IN_A_ROW} steps in a row up to step {step}, "
-                f"whose batch is in {path}; mend what it shows, or start anew with a lower learning_rate."
+                f"whose batch {where} start anew with a lower learning_rate."
             )
         return grad_norm
+
+    def _losses_are_finite(self, micro_batches: list[MicroBatch]) -> bool:
+        """Of all processes, which have to call it together."""
+        finite = torch.stack([micro_batch.loss.isfinite() for micro_batch in micro_batches]).all()
+        return bool(self.accelerator.gather(finite.int()).all())
 
     def log(self, logs, start_time=None):
         if self.model.training:

@@ -310,6 +310,34 @@ def test_three_in_a_row_stop_the_run_and_leave_the_batch(folder, monkeypatch, ca
     assert all("<think>" in text for text in first["texts"]["prompt"])
 
 
+@pytest.mark.parametrize("written", ["nothing", "a part"])
+def test_a_full_disk_does_not_hide_why_a_run_stops(tmp_path, monkeypatch, written):
+    trainer = make_trainer(tmp_path, max_steps=4)
+    poison(trainer, {1, 2, 3}, "nan")
+
+    def full(batch, path):
+        if written == "a part":
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
+        no_space()
+
+    monkeypatch.setattr("elastic.faults.torch.save", full)
+    with pytest.raises(
+        NonFiniteError, match=r"up to step 3, whose batch could not be written \((OSError|RuntimeError): "
+    ):
+        trainer.train()
+
+
+def test_losses_that_are_not_finite_are_counted_under_fp16_too(tmp_path, monkeypatch):
+    """With fp16 as the trainer sees it; the optimizer stands still, as the loss scaler would have it on a GPU."""
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, closure=None: None)
+    trainer = make_trainer(tmp_path, max_steps=6)
+    trainer.args.fp16 = True
+    poison(trainer, {2, 3, 4}, "nan")
+    with pytest.raises(NonFiniteError, match="up to step 4"):
+        trainer.train()
+    assert [log["faults/skipped_steps"] for log in trainer.state.log_history if "loss" in log] == [0, 1, 2]
+
+
 def test_a_run_that_is_resumed_counts_on(tmp_path):
     changes = dict(max_steps=4, save_strategy="steps", save_steps=1)
     trainer = make_trainer(tmp_path, **changes | {"max_steps": 2})
