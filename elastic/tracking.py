@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import wandb
 from transformers import TrainingArguments
 from transformers.integrations import WandbCallback
 from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
+
+from elastic.files import replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +26,9 @@ _OWN_METRICS = ("budget/", "reward/", "time/", "throughput/", "faults/")
 
 
 def start_wandb(
-    report_to: list[str], *, project: str | None, entity: str | None, name: str | None, folder: str
+    report_to: list[str], *, project: str | None, entity: str | None, name: str | None, folder: str, resumed: bool
 ) -> None:
-    """Start the W&B run that TRL's trainer then logs to; call it on the main process.
+    """Start the W&B run that TRL's trainer then logs to, or go on with that of `folder`; call it on the main process.
 
     Without an API key and without WANDB_MODE the run is kept offline, under `folder`/wandb. A run that cannot be
     started online goes on offline, and one that cannot be started at all is not tracked: both are said, and "wandb" is
@@ -37,15 +41,29 @@ def start_wandb(
         "entity": entity or os.environ.get("WANDB_ENTITY"),
         "name": name,
         "dir": os.environ.get("WANDB_DIR", folder),
+        "id": _run_id(Path(folder, "wandb_run_id"), resumed),
     }
     for mode in dict.fromkeys((_wanted_mode(), "offline")):
         try:
-            wandb.init(mode=mode, **settings)
+            wandb.init(mode=mode, resume="allow" if mode == "online" else None, **settings)
             return
         except _START_FAILURES as error:
             logger.warning("W&B could not start with mode %s: %s", mode, _one_line(error))
     logger.warning("The run goes on without W&B.")
     report_to.remove("wandb")
+
+
+def _run_id(path: Path, resumed: bool) -> str | None:
+    """The id in the file, which a run that starts anew writes; None where it cannot be written."""
+    if resumed and path.is_file():
+        return path.read_text().strip() or None
+    run_id = secrets.token_hex(4)
+    try:
+        replace_file(path, lambda beside: beside.write_text(run_id))
+    except OSError as error:
+        logger.warning("W&B will have another run for each start: %s", _one_line(error))
+        return None
+    return run_id
 
 
 def _wanted_mode() -> str:

@@ -78,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 entity=run.wandb_entity,
                 name=config.run_name,
                 folder=config.output_dir,
+                resumed=checkpoint is not None,
             )
 
     with sentence_on_error(PROG):

@@ -186,7 +186,7 @@ def test_a_run_that_cannot_be_tracked_online_is_kept_offline(no_key, tmp_path, m
     monkeypatch.setattr(wandb, "login", login)
     monkeypatch.setattr(wandb, "init", init)
     report_to = ["wandb"]
-    start_wandb(report_to, project=None, entity=None, name=None, folder=str(tmp_path))
+    start_wandb(report_to, project=None, entity=None, name=None, folder=str(tmp_path), resumed=False)
     assert modes == (["offline"] if failing == "login" else ["online", "offline"])
     assert report_to == ["wandb"] and "no network" in caplog.text
 
@@ -196,12 +196,32 @@ def test_project_and_name_are_the_recipes_and_the_environments_after(no_key, tmp
     monkeypatch.setattr(wandb, "init", lambda **settings: started.append(settings))
     monkeypatch.setenv("WANDB_PROJECT", "environments")
     for project in ("recipes", None):
-        start_wandb(["wandb"], project=project, entity=None, name="first", folder=str(tmp_path))
-    start_wandb([], project="recipes", entity=None, name="first", folder=str(tmp_path))
+        start_wandb(["wandb"], project=project, entity=None, name="first", folder=str(tmp_path), resumed=False)
+    start_wandb([], project="recipes", entity=None, name="first", folder=str(tmp_path), resumed=False)
     assert [settings["project"] for settings in started] == ["recipes", "environments"]
-    assert started[0] | {"project": None} == dict(
-        project=None, entity=None, name="first", dir=str(tmp_path), mode="offline"
+    assert started[0] | {"project": None, "id": None} == dict(
+        project=None, entity=None, name="first", dir=str(tmp_path), mode="offline", id=None, resume=None
     )
+
+
+def test_a_run_that_is_resumed_goes_on_in_its_run_of_wandb(no_key, tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(wandb, "init", lambda **settings: started.append(settings))
+    monkeypatch.setenv("WANDB_MODE", "online")
+    for resumed in (False, True, True, False):
+        start_wandb(["wandb"], project=None, entity=None, name=None, folder=str(tmp_path), resumed=resumed)
+    first, second, third, anew = (settings["id"] for settings in started)
+    assert first == second == third and first and anew not in (first, None)
+    assert {settings["resume"] for settings in started} == {"allow"}
+
+
+def test_a_command_that_is_given_again_resumes_its_run_of_wandb(no_key, tmp_path):
+    for steps in (1, 2):
+        options = dict(max_steps=steps, save_strategy="steps", save_steps=1)
+        train.main(arguments(tmp_path, **options, reward_funcs="trainer_fixtures.even_reward"))
+        wandb.teardown()
+    names = [path.stem for path in (tmp_path / "run").glob("wandb/offline-run-*/*.wandb")]
+    assert len(set(names)) == 1 and names[0] == f"run-{(tmp_path / 'run' / 'wandb_run_id').read_text()}"
 
 
 def trained_in_a_process(options: list[str], **environment: str) -> subprocess.CompletedProcess:
