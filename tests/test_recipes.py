@@ -165,3 +165,8 @@ def test_nano_measures_at_the_budget_that_it_trains_at():
     assert any(0 < budget < t for budget in measured["thinking_token_budgets"]) and measured["no_budget"]
     assert trained["solution_token_budget"] == measured["solution_token_budget"]
     assert trained["reward_funcs"] == [measured["reward"]]
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_recipe_of_the_paper_does_not_fill_a_disk_with_checkpoints(name):
+    assert fields(name)["save_total_limit"] == 2
