@@ -94,7 +94,7 @@ def _vllm_engine(arguments: EvaluationArguments, source: ModelSource, tokenizer)
 
     from elastic.engines.vllm import VLLMEngine, closes_thinking_itself
 
-    tokens = reasoning_tokens(arguments, tokenizer, _eos_token_ids(source))
+    tokens = reasoning_tokens(arguments, tokenizer, _eos_token_ids(arguments, source))
     markers = {
         "reasoning_start_str": arguments.reasoning_start_str,
         "reasoning_end_str": arguments.reasoning_end_str,
@@ -125,7 +125,7 @@ def _server_engine(arguments: EvaluationArguments, source: ModelSource, tokenize
 
     return ServerEngine(
         arguments.base_url,
-        reasoning_tokens(arguments, tokenizer, _eos_token_ids(source)),
+        reasoning_tokens(arguments, tokenizer, _eos_token_ids(arguments, source)),
         model=arguments.served_model_name,
         tokenizer=tokenizer,
         context_length=model_context(arguments, source),
@@ -133,11 +133,10 @@ def _server_engine(arguments: EvaluationArguments, source: ModelSource, tokenize
     )
 
 
-def _eos_token_ids(source: ModelSource) -> int | list[int] | None:
+def _eos_token_ids(arguments: EvaluationArguments, source: ModelSource) -> int | list[int] | None:
     """Those of the generation config, which transformers makes from the model's where there is none."""
-    revision = source.config_revision or "main"
     try:
+        revision = source.config_revision or "main"
         return GenerationConfig.from_pretrained(source.config_path, revision=revision).eos_token_id
     except OSError:
-        config = AutoConfig.from_pretrained(source.config_path, revision=revision)
-        return config.get_text_config(decoder=True).eos_token_id
+        return _text_config(arguments, source).eos_token_id

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from elastic.arguments import (
     BudgetArguments,
@@ -47,15 +48,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_same_checkpoint,
         checkpoint_to_resume,
         claim_output_dir,
-        is_of_the_disk,
         run_identity,
         set_later_checkpoints_aside,
     )
     from elastic.config import ElasticConfig
-    from elastic.engines.requested import EngineError
     from elastic.engines.transformers import refuse_unsupported
-    from elastic.faults import NonFiniteError
-    from elastic.grading import GradingError, one_line
     from elastic.stopping import stop_with_launcher, stopped_mark
     from elastic.tracking import start_wandb
     from elastic.trainer import ElasticGRPOTrainer
@@ -99,6 +96,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         trainer.say(f"Resuming from {checkpoint}: the data go on in the order that they had.")
         if config.process_index == 0 and (aside := set_later_checkpoints_aside(config.output_dir, checkpoint)):
             trainer.say(f"The later checkpoints are set aside: {', '.join(path.name for path in aside)}.")
+    run_to_the_end(trainer, checkpoint)
+
+
+def run_to_the_end(trainer, checkpoint: Path | None) -> None:
+    """Train and save the model, or say why the run has stopped, and exit."""
+    from elastic.checkpoints import is_of_the_disk
+    from elastic.engines.requested import EngineError
+    from elastic.faults import NonFiniteError
+    from elastic.grading import GradingError, one_line
+    from elastic.stopping import stopped_mark
+
+    output_dir = trainer.args.output_dir
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except (GradingError, NonFiniteError, EngineError) as error:
@@ -110,19 +119,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     if trainer.stop.stopped:
         said = f"Stopped by SIGTERM after step {trainer.state.global_step}; {trainer.way_on}"
         trainer.say(said)
-        if config.process_index == 0:
+        if trainer.args.process_index == 0:
             with suppress(OSError):  # a disk that is full
-                stopped_mark(config.output_dir).write_text(f"{said}\n")
+                stopped_mark(output_dir).write_text(f"{said}\n")
         sys.exit(SIGTERM_EXIT_CODE)
     try:
-        trainer.save_model(config.output_dir)
+        trainer.save_model(output_dir)
     except Exception as error:
         if not is_of_the_disk(error):
             raise
-        said = f"The trained model could not be saved in {config.output_dir} ({one_line(error)})"
+        said = f"The trained model could not be saved in {output_dir} ({one_line(error)})"
         trainer.say(f"{PROG}: error: {said}: make room, and start the same command again.", file=sys.stderr)
         sys.exit(FAULT_EXIT_CODE)
-    trainer.say(f"The trained model is in {config.output_dir}.")
+    trainer.say(f"The trained model is in {output_dir}.")
 
 
 def print_help() -> None:

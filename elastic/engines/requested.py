@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from elastic.budget import UNLIMITED, Budget, ReasoningTokens, count_marker
+from elastic.budget import UNLIMITED, Budget, ReasoningTokens
 from elastic.rollout import Rollout, RolloutBuilder, Sampling
 
 OnRollout = Callable[[int, Rollout], None]
@@ -150,7 +150,8 @@ class RequestedRollouts:
                 builder.insert()
                 continue
             builder.sample(token, logprob, raw_logprob)
-            if closed_by_engine and count_marker(builder.solution_ids, self._tokens.start):
+            start = self._tokens.start
+            if closed_by_engine and tuple(builder.solution_ids[-len(start) :]) == start:
                 return  # it would close what is re-opened here too
 
     def finished(self) -> list[Rollout]:

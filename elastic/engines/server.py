@@ -133,7 +133,7 @@ class ServerEngine(RequestEngine):
     async def _answer(self, client: openai.AsyncOpenAI, request: Request, sampling: Sampling) -> Answer:
         if not self.gives_ids:
             choice = await self._complete(client, request, sampling, {}, logprobs=1)
-            return Answer(self._read_tokens(choice, request))
+            return Answer(self._read_tokens(choice))
         extensions = _EXTENSIONS | {
             "stop_token_ids": request.stop_token_ids,
             "top_k": sampling.top_k,
@@ -171,7 +171,7 @@ class ServerEngine(RequestEngine):
             raise EngineError(f"The server at {self.base_url} gave a completion without a choice.")
         return completion.choices[0].to_dict()
 
-    def _read_tokens(self, choice: dict[str, Any], request: Request) -> list[int]:
+    def _read_tokens(self, choice: dict[str, Any]) -> list[int]:
         """The ids of a choice's tokens, by their text; EOS, of which it says only that it stopped, is added."""
         logprobs = choice.get("logprobs") or {}
         ids = []

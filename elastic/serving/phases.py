@@ -1,7 +1,8 @@
 """Where a served answer stands between its thinking and its solution budget, worked out from its tokens alone.
 
-The rules are those of elastic.rollout, in two forms: `RequestPhases` follows the list of one request's tokens,
-`BatchPhases` follows many requests whose tokens are on the device. Nothing here imports vLLM.
+The rules are those of elastic.rollout, in two forms: `RequestPhases` lets a RolloutBuilder follow the list of one
+request's tokens, `BatchPhases` works them out anew for many requests whose tokens are on the device, where a list would
+wait for it. Nothing here imports vLLM.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from elastic.budget import UNLIMITED, validated_budget
+from elastic.budget import UNLIMITED, Budget, ReasoningTokens, validated_budget
+from elastic.rollout import RolloutBuilder
 
 _NEVER = 2**31 - 1
 _NONE = -1
@@ -68,46 +70,49 @@ BUDGET_ARGUMENTS = ("thinking_token_budget", "solution_token_budget", "solution_
 
 
 class RequestPhases:
-    """The phases of one request, whose output is read anew from `output_ids`, the engine's own list, at each call."""
+    """The phases of one request: a RolloutBuilder takes what is new in `output_ids`, the engine's own list, when asked.
+
+    It knows no EOS, at which vLLM ends a request by itself.
+    """
 
     def __init__(self, markers: Markers, budgets: RequestBudgets, prompt_ids: Sequence[int], output_ids: list[int]):
-        self._start, self._end, self._bridge = list(markers.start), list(markers.end), markers.bridge
+        self._markers = markers
         self._budgets = budgets
         self._output_ids = output_ids
+        self._thinking_from = 0
+        self._taken = 0
         opened = any(tuple(prompt_ids[-len(ending) :]) == ending for ending in markers.opened)
-        # Lengths of the output at which the thinking and the solution begin; None while that is open.
-        self._thinking_from: int | None = 0 if opened else None
-        self._solution_from: int | None = None
-        self._next_length = 0
+        self._builder = self._new_builder() if opened else None
+
+    def _new_builder(self) -> RolloutBuilder:
+        of = self._markers
+        tokens = ReasoningTokens(of.start, of.end, of.bridge, eos=frozenset({_NONE}), opened=of.opened)
+        return RolloutBuilder(of.start, Budget(self._budgets.thinking, self._budgets.solution), tokens, _NEVER)
 
     def forced_token(self) -> int | None:
         """The token that must come next; None where the model samples."""
-        length = len(self._output_ids)
-        while self._solution_from is None and self._next_length <= length:
-            self._look_at(self._next_length)
-            self._next_length += 1
-        if self._solution_from is None:
-            return None
-        if length < self._solution_from:
-            return self._bridge[length - self._solution_from]
-        solution = self._budgets.solution
-        return self._budgets.stop_token_id if UNLIMITED < solution <= length - self._solution_from else None
-
-    def _look_at(self, length: int) -> None:
-        """Whether the first `length` tokens of the output open or close the thinking."""
-        ids = self._output_ids
-        if self._thinking_from is None:
-            if ids[:length] != self._start[:length]:
-                self._solution_from = 0
-                return
-            if length < len(self._start):
-                return
-            self._thinking_from = length
-        thinking_tokens = length - self._thinking_from
-        if thinking_tokens >= len(self._end) and ids[length - len(self._end) : length] == self._end:
-            self._solution_from = length
-        elif thinking_tokens == self._budgets.thinking:
-            self._solution_from = length + len(self._bridge)
+        ids, start = self._output_ids, self._markers.start
+        if self._builder is None:
+            head = tuple(ids[: len(start)])
+            if head != start[: len(head)]:  # an answer without thinking
+                return self._budgets.stop_token_id if UNLIMITED < self._budgets.solution <= len(ids) else None
+            if len(head) < len(start):
+                return None
+            self._builder, self._thinking_from, self._taken = self._new_builder(), len(start), len(start)
+        builder = self._builder
+        for token in ids[self._taken :]:
+            if builder.finished:
+                break
+            if builder.forced_token is None:
+                builder.sample(token, None, None)
+            else:
+                builder.insert()
+        self._taken = len(ids)
+        if not builder.finished:
+            return builder.forced_token
+        completion = [*builder.thinking_ids, *builder.bridge_ids, *builder.solution_ids]
+        there = len(ids) - self._thinking_from  # a builder without a solution takes the whole bridge at once
+        return completion[there] if there < len(completion) else self._budgets.stop_token_id
 
 
 class BatchPhases:
