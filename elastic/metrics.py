@@ -35,7 +35,6 @@ def budget_metrics(
         "budget/thinking_tokens_p50": column["thinking"].quantile(0.5),
         "budget/thinking_tokens_p95": column["thinking"].quantile(0.95),
         "budget/solution_tokens": column["solution"].mean(),
-        "sampled_tokens": column["thinking"].sum() + column["solution"].sum(),
     }
     rewards_B = summed_rewards(rewards_BF, reward_weights_F)
     metrics["reward/ungraded_rate"] = rewards_B.isnan().float().mean()

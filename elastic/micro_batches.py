@@ -42,8 +42,13 @@ def loss_mask(inputs: dict) -> torch.Tensor:
 
 
 def moving_rows(inputs: dict) -> torch.Tensor:
-    """Whether each row can move the policy: its advantage is not 0, and not all of its tokens are masked."""
-    return (inputs["advantages"] != 0) & (loss_mask(inputs).sum(dim=1) > 0)
+    """Whether each row can move the policy: a token of it that is not masked has an advantage that is not 0.
+
+    Advantages are of rows, [rows], or of tokens, [rows, completion tokens].
+    """
+    advantages = inputs["advantages"]
+    advantages_BT = advantages[:, None] if advantages.dim() == 1 else advantages
+    return ((advantages_BT != 0) & (loss_mask(inputs) > 0)).any(dim=1)
 
 
 def ordered_by_length(micro_batches: Sequence[dict], together: int, *, idle_rows_are_free: bool) -> list[dict]:
@@ -56,8 +61,9 @@ def ordered_by_length(micro_batches: Sequence[dict], together: int, *, idle_rows
     for start in range(0, len(micro_batches), together):
         run = micro_batches[start : start + together]
         rows = {name: _joined([batch[name] for batch in run]) for name in run[0]}
-        moving_B = moving_rows(rows) if idle_rows_are_free else torch.ones_like(rows["advantages"], dtype=torch.bool)
-        order_MB = _order(rows["completion_mask"].sum(dim=1), moving_B, len(run))
+        lengths_B = rows["completion_mask"].sum(dim=1)
+        moving_B = moving_rows(rows) if idle_rows_are_free else torch.ones_like(lengths_B, dtype=torch.bool)
+        order_MB = _order(lengths_B, moving_B, len(run))
         ordered += [select_rows(rows, order_B) for order_B in order_MB]
     return ordered
 

@@ -54,7 +54,7 @@ def budgeted_rollouts(prompts: list, trainer: GRPOTrainer) -> dict[str, list]:
         "completion_ids": [rollout.completion_ids for rollout in rollouts],
         # Where they are given, TRL corrects for what another engine than the trained model has sampled.
         "logprobs": [rollout.completion_logprobs for rollout in rollouts] if trainer.use_vllm else None,
-        "env_mask": [rollout.env_mask for rollout in rollouts],
+        "env_mask": trainer.loss_masks(rollouts),
         **columns,
     }
 
@@ -73,11 +73,10 @@ def _generate(
         if place <= row < place + rows:
             finish(row - place, rollout)
 
-    rollouts = engine.generate(
+    rollouts = trainer.sampled(
+        engine,
         prompts,
         budgets,
-        trainer.args.sampling,
-        seed=trainer.rollout_seed(),
         streams=range(first - place, first - place + len(prompts)),
         on_rollout=finish_own,
         # Processes that sample together cannot be left by one of them.

@@ -18,6 +18,7 @@ from transformers.trainer_callback import ProgressCallback
 
 from elastic.budget import Budget, ReasoningTokens, draw_budget
 from elastic.config import ElasticConfig
+from elastic.engines.engine import Engine, OnRollout, OnStep
 from elastic.grading import (
     GradingError,
     RewardFailures,
@@ -64,6 +65,7 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
       `faults/reward_errors`, and leaves them out), leaves out rows that one of the rewards could not grade
       and stops when they are many, applies `solution_truncated_reward: zero`, and keeps the rewards for those metrics
     - `_prepare_inputs` orders the rows of an update by length before they are cut into micro-batches
+    - `sampled`, `loss_masks` and `settle_advantages` are what another way of sampling and crediting overrides
     - `_compute_loss` leaves out rows that cannot move the policy, and padding that no remaining row needs;
       `_get_per_token_logps_and_entropies` scores a generation batch by length
     - `training_step` times the update without the rollouts, and weighs the metrics of its micro-batches
@@ -165,13 +167,14 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
         self._failures.forget()
         mode = "train" if self.model.training else "eval"
         output = super()._generate_and_score_completions(inputs)
-        self._settle_equal_groups(output)
+        sampled_tokens = float(self.accelerator.gather(loss_mask(output).sum()).sum())
+        self.settle_advantages(output)
         self._leave_out_of_loss(output)
         metrics = budget_metrics(self._rollouts, self._rewards_per_func, self.reward_weights, self.accelerator)
         metrics["time/generation_s"], metrics["time/reward_s"] = self._slowest(
             self._sampling_seconds, self._reward_seconds
         )
-        metrics["throughput/sampled_tokens_per_s"] = metrics.pop("sampled_tokens") / metrics["time/generation_s"]
+        metrics["throughput/sampled_tokens_per_s"] = sampled_tokens / metrics["time/generation_s"]
         for name, value in metrics.items():
             self._metrics[mode][name].append(value)
         return output
@@ -181,7 +184,32 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
         own = torch.tensor([seconds], device=self.accelerator.device)
         return self.accelerator.gather(own).amax(dim=0).tolist()
 
-    def _settle_equal_groups(self, output):
+    def sampled(
+        self,
+        engine: Engine,
+        prompts: Sequence[Sequence[int]],
+        budgets: Sequence[Budget],
+        *,
+        streams: Sequence[int],
+        on_rollout: OnRollout | None,
+        on_step: OnStep | None,
+    ) -> list[Rollout]:
+        """A rollout for each prompt under its budget; the arguments are those of `Engine.generate`."""
+        return engine.generate(
+            prompts,
+            budgets,
+            self.args.sampling,
+            seed=self.rollout_seed(),
+            streams=streams,
+            on_rollout=on_rollout,
+            on_step=on_step,
+        )
+
+    def loss_masks(self, rollouts: Sequence[Rollout]) -> list[list[int]]:
+        """1 for each completion token that is trained, as TRL takes it for `env_mask`: each sampled token once."""
+        return [rollout.env_mask for rollout in rollouts]
+
+    def settle_advantages(self, output: dict) -> None:
         """Make the advantages of groups whose rewards are all equal exactly 0, where rounding left some 1e-4 of one.
 
         Not where rewards are normalized over the batch: there such a group has an advantage, which it keeps.

@@ -59,7 +59,6 @@ def test_rates_and_lengths():
             "reward/natural": 1.0,
             "reward/forced": 0.5,
             "reward/ungraded_rate": 0.0,
-            "sampled_tokens": 26,
         }
     )
 
