@@ -120,14 +120,26 @@ def test_the_chat_template_opens_the_thinking(tokenizer):
 
 
 def test_every_word_of_the_task_is_one_token(tokenizer):
-    assert len(tokenizer) == 39
+    assert len(tokenizer) == 44
     rng = random.Random(0)
     for problem in draw_problems("train", 200, seed=0):
         for text in (problem.text, VERBOSE.write(problem, rng), problem.answer):
             ids = tokenizer.encode(text)
             assert len(ids) == len(text.split()) and tokenizer.unk_token_id not in ids
             assert tokenizer.decode(ids) == text
-    assert tokenizer.encode("ans 9") == [tokenizer.convert_tokens_to_ids("ans"), tokenizer.unk_token_id]
+    assert tokenizer.encode("ans z") == [tokenizer.convert_tokens_to_ids("ans"), tokenizer.unk_token_id]
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("4 a *4 budget 40", ["4", "a", "*4", "budget", "4", "0"]),
+        ("left 7", ["left", "7"]),
+        ("b +2 left 1089 2 *4", ["b", "+2", "left", "1", "0", "8", "9", "2", "*4"]),
+    ],
+)
+def test_a_number_is_written_in_digits_and_an_operand_stays_whole(tokenizer, text, tokens):
+    assert tokenizer.tokenize(text) == tokens
 
 
 def test_the_markers_and_special_ids(tokenizer):
@@ -144,7 +156,7 @@ def test_the_model_is_tiny_and_seeded(tokenizer):
     before = torch.random.get_rng_state()
     model, same, other = (make_model(tokenizer, seed) for seed in (0, 0, 1))
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert model.num_parameters() == 188_544
+    assert model.num_parameters() == 189_024
     assert model.dtype == torch.float32
     weight = "model.layers.1.mlp.up_proj.weight"
     assert torch.equal(model.state_dict()[weight], same.state_dict()[weight])
@@ -152,33 +164,66 @@ def test_the_model_is_tiny_and_seeded(tokenizer):
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
 
 
-def test_examples_train_the_reply_or_after_a_cut_the_solution_alone(tokenizer):
-    rng, cut = random.Random(0), 0
-    for _ in range(500):
-        (user, assistant), trained_tokens = draw_example(VERBOSE, rng)
-        _, chain, solution = re.split(r"<think>|</think>", assistant["content"])
-        if trained_tokens == 3:
-            cut += 1
-            reached = [word for word in f"{user['content'][0]} {chain}".split() if word.isdigit()][-1]
-            assert solution == f" ans {reached}"
+def without_reminders(reply: list[str], trained: list[bool], budget: int) -> tuple[list[str], list[bool]]:
+    """The reply as it was before reminders were put into it, each of which is checked."""
+    words, flags, intervals, at = [], [], set(), 0
+    while at < len(reply):
+        if reply[at] == "left":
+            digits = list(str(budget - len(words)))
+            assert reply[at + 1 : at + 1 + len(digits)] == digits and budget > len(words)
+            intervals.add(len(words))
+            at += 1 + len(digits)
+            assert not any(trained[at - 1 - len(digits) : at])
         else:
-            assert trained_tokens == len(chain.split()) + 4
-            assert solution.strip() == answer_of(user["content"])
-    assert 10 < cut < 60
+            words.append(reply[at])
+            flags.append(trained[at])
+            at += 1
+    assert sorted(intervals) == [min(intervals) * n for n in range(1, len(intervals) + 1)] if intervals else True
+    return words, flags
+
+
+def test_examples_train_the_reply_or_after_a_cut_the_solution_alone():
+    rng = random.Random(0)
+    cut = told = reminded = 0
+    for _ in range(1000):
+        (user, assistant), trained = draw_example(VERBOSE, rng)
+        problem, _, budget = user["content"].partition(" budget ")
+        reply = assistant["content"].split()[1:]
+        told, reminded = told + bool(budget), reminded + ("left" in reply)
+        assert len(trained) == len(reply) + 1 and all(trained[-3:])
+        if "left" in reply:
+            reply, trained = without_reminders(reply, trained, int(budget))
+        chain, solution = reply[:-3], " ".join(reply[-2:])
+        if all(trained):
+            assert solution == answer_of(problem)
+            cores = Problem(int(problem[0]), tuple(problem.split()[2::2])).cores
+            assert all(core in " ".join(chain) for core in cores)
+        else:
+            cut += 1
+            assert not any(trained[:-3])
+            reached = [word for word in [problem[0], *chain] if word.isdigit()][-1]
+            assert solution == f"ans {reached}"
+    assert 30 < cut < 100 and 110 < told < 190 and 45 < reminded < 100
 
 
 def test_batches_keep_to_their_size_and_label_only_what_is_trained(tokenizer):
     data = batches(VERBOSE, 512, tokenizer, random.Random(0))
-    for _, (input_ids_BT, labels_BT) in zip(range(20), data, strict=False):
+    reminders = 0
+    for _, (input_ids_BT, labels_BT) in zip(range(60), data, strict=False):
         assert input_ids_BT.numel() <= 512
         labelled = labels_BT != -100
         assert torch.equal(labels_BT[labelled], input_ids_BT[labelled])
         assert not (labelled & (input_ids_BT == tokenizer.pad_token_id)).any()
-        for ids, trained in zip(input_ids_BT.tolist(), labelled, strict=True):
-            first, last = trained.nonzero()[0].item(), trained.nonzero()[-1].item()
-            before = tokenizer.convert_ids_to_tokens(ids[first - 1])
-            assert before == ("</think>" if last - first == 2 else "<think>")
-            assert ids[last] == tokenizer.eos_token_id
+        for ids, trained in zip(input_ids_BT.tolist(), labelled.tolist(), strict=True):
+            words = tokenizer.convert_ids_to_tokens(ids)
+            first, last = trained.index(True), len(trained) - 1 - trained[::-1].index(True)
+            assert words[first - 1] == ("</think>" if last - first == 2 else "<think>")
+            assert words[last] == "<eos>"
+            left_out = [word for word, kept in zip(words[first:last], trained[first:last], strict=True) if not kept]
+            assert all(word == "left" or word.isdigit() for word in left_out)
+            assert left_out.count("left") == words[first:last].count("left")
+            reminders += left_out.count("left")
+    assert reminders > 20
 
 
 def test_a_short_cold_start_lowers_the_loss_and_repeats_exactly(tokenizer):

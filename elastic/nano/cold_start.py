@@ -12,11 +12,17 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, get_cosine_w
 
 from elastic.nano.arguments import NanoArguments
 from elastic.nano.model import make_model
-from elastic.nano.task import CONCISE_PASSES, STEPS, VERBOSE, Problem, Verbosity, draw_problem
+from elastic.nano.task import CONCISE_PASSES, STEPS, VERBOSE, Verbosity, draw_problem
 
 # Share of examples whose chain is cut anywhere and answered with the value reached so far; their solution alone is
 # trained. The model learns no shorter thinking from them, only that a solution follows the end marker wherever it is.
 CUT_RATE = 0.06
+# Share of examples whose problem is followed by `budget N`, and of these the share whose chain is interrupted by
+# `left M`: neither says anything about the chain, so that the model reads past them until it is trained to obey.
+BUDGET_RATE = 0.15
+REMINDER_RATE = 0.5
+BUDGETS = range(1, 161)
+REMINDER_INTERVALS = (4, 8, 12, 16, 24, 32)
 # Longer problems more often: the last labels are seen least, and when to stop there is learned last.
 STEP_WEIGHTS = [steps - 1 for steps in STEPS]
 _IGNORED = -100
@@ -31,20 +37,45 @@ _RECENT_STEPS = 50
 
 
 class Example(NamedTuple):
-    """A conversation, and how many of its last tokens are trained."""
+    """A conversation, and which of its last tokens are trained: one entry for each token after `<think>`."""
 
     conversation: list[dict[str, str]]
-    trained_tokens: int
+    trained: list[bool]
 
 
 def draw_example(verbosity: Verbosity, rng: random.Random) -> Example:
     """A problem of the train split with a chain of thought and its solution."""
     problem = draw_problem(rng, "train", STEP_WEIGHTS)
-    chain = verbosity.write(problem, rng).split()
-    if rng.random() < CUT_RATE:
+    chain, solution = verbosity.write(problem, rng).split(), problem.answer
+    is_cut = rng.random() < CUT_RATE
+    if is_cut:
         chain = chain[: int(len(chain) * rng.random() ** 2)]
-        return Example(_conversation(problem, chain, f"ans {problem.value_reached(chain)}"), _SOLUTION_TOKENS)
-    return Example(_conversation(problem, chain, problem.answer), len(chain) + 1 + _SOLUTION_TOKENS)
+        solution = f"ans {problem.value_reached(chain)}"
+    text, interval = problem.text, len(chain) + 1
+    budget = rng.choice(BUDGETS)
+    if rng.random() < BUDGET_RATE:
+        text += f" budget {budget}"
+        if rng.random() < REMINDER_RATE:
+            interval = rng.choice(REMINDER_INTERVALS)
+    words, trained = _with_reminders(chain, interval, budget)
+    if is_cut:
+        trained = [False] * len(words)
+    reply = " ".join(["<think>", *words, "</think>", solution])
+    conversation = [{"role": "user", "content": text}, {"role": "assistant", "content": reply}]
+    return Example(conversation, [*trained, not is_cut, *[True] * _SOLUTION_TOKENS])
+
+
+def _with_reminders(chain: list[str], interval: int, budget: int) -> tuple[list[str], list[bool]]:
+    """`chain` with `left M` after every `interval` words, while M > 0 of `budget`; and which words are the chain's."""
+    words, trained = [], []
+    for count, word in enumerate(chain, start=1):
+        words.append(word)
+        trained.append(True)
+        if count % interval == 0 and count < budget:
+            reminder = ["left", *str(budget - count)]
+            words += reminder
+            trained += [False] * len(reminder)
+    return words, trained
 
 
 def batches(
@@ -54,7 +85,7 @@ def batches(
     while True:
         examples = [draw_example(verbosity, rng) for _ in range(_POOL_EXAMPLES)]
         ids = tokenizer.apply_chat_template([example.conversation for example in examples], return_dict=False)
-        rows = sorted(zip(ids, (example.trained_tokens for example in examples), strict=True), key=_length)
+        rows = sorted(zip(ids, (example.trained for example in examples), strict=True), key=_length)
         pool, batch = [], []
         for row in rows:
             if batch and (len(batch) + 1) * _length(row) > batch_tokens:
@@ -106,20 +137,16 @@ def _is_learned(losses: list[float]) -> bool:
     return len(recent) == _RECENT_STEPS and sum(recent) / _RECENT_STEPS < _LEARNED_LOSS
 
 
-def _conversation(problem: Problem, chain: list[str], solution: str) -> list[dict[str, str]]:
-    reply = " ".join(["<think>", *chain, "</think>", solution])
-    return [{"role": "user", "content": problem.text}, {"role": "assistant", "content": reply}]
-
-
-def _length(row: tuple[list[int], int]) -> int:
+def _length(row: tuple[list[int], list[bool]]) -> int:
     return len(row[0])
 
 
-def _tensors(rows: list[tuple[list[int], int]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _tensors(rows: list[tuple[list[int], list[bool]]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
     longest = max(map(_length, rows))
     input_ids_BT = torch.full((len(rows), longest), pad_token_id)
     labels_BT = torch.full((len(rows), longest), _IGNORED)
-    for b, (ids, trained_tokens) in enumerate(rows):
+    for b, (ids, trained) in enumerate(rows):
         input_ids_BT[b, : len(ids)] = torch.tensor(ids)
-        labels_BT[b, len(ids) - trained_tokens : len(ids)] = torch.tensor(ids[-trained_tokens:])
+        labels = torch.where(torch.tensor(trained), torch.tensor(ids[-len(trained) :]), _IGNORED)
+        labels_BT[b, len(ids) - len(trained) : len(ids)] = labels
     return input_ids_BT, labels_BT

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.pre_tokenizers import Sequence, Split, WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from elastic.nano.task import LABELS, MODULUS, OPERATIONS, WORDS
+from elastic.nano.task import LABELS, OPERATIONS, WORDS
 
 CONTEXT_TOKENS = 1024
 _SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>", "<think>", "</think>")
+
+# `budget 40` in a problem and `left 32` among the thinking speak of tokens.
+_BUDGET_WORDS = ("budget", "left")
+_DIGITS = tuple("0123456789")
+_DIGIT_OF_A_NUMBER = Regex(r"(?<![+*])\d")
 
 # A turn of the user is `<bos> PROBLEM ?`; the reply is `<think> CHAIN </think> ans N <eos>`.
 _CHAT_TEMPLATE = """\
@@ -30,10 +35,10 @@ _CHAT_TEMPLATE = """\
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """The nano tokenizer: one token for each word, operand (`*4`) and marker; every id is fixed by this file."""
-    words = (*_SPECIAL, *map(str, range(MODULUS)), *LABELS, *OPERATIONS, *WORDS)
+    """The nano tokenizer: one token for each word, operand (`*4`), marker and digit of a number."""
+    words = (*_SPECIAL, *_DIGITS, *LABELS, *OPERATIONS, *WORDS, *_BUDGET_WORDS)
     core = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    core.pre_tokenizer = WhitespaceSplit()
+    core.pre_tokenizer = Sequence([WhitespaceSplit(), Split(_DIGIT_OF_A_NUMBER, "isolated")])
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token="<pad>",
