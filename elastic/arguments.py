@@ -199,6 +199,34 @@ class BudgetArguments(MarkerArguments):
         default=-1,
         metadata={"help": "s, in sampled tokens after the thinking is closed; forms as for thinking_token_budget."},
     )
+    total_token_budget: int | None = field(
+        default=-1,
+        metadata={
+            "help": "Most sampled tokens of a rollout, both phases together; nothing is inserted when they are spent. "
+            "-1 is no limit."
+        },
+    )
+    unbudgeted_share: float = field(
+        default=0.0,
+        metadata={
+            "help": "The share of each batch's prompts that is sampled without budgets, up to max_completion_length, "
+            "so that what the model can do with none is trained too."
+        },
+    )
+    target_tokens: dict | str | int | None = field(
+        default=None,
+        metadata={
+            "help": "The length that a prompt asks for, in tokens, drawn once for each; forms as for "
+            "thinking_token_budget. Nothing is forced; budget_instruction tells it, and l1_exact and l1_max reward it."
+        },
+    )
+    budget_instruction: str = field(
+        default="",
+        metadata={
+            "help": "Appended to each problem, {tokens} being its target_tokens, else its thinking budget; prompts "
+            "without a limit are told nothing. L1's is: Think for {tokens} tokens."
+        },
+    )
     carry_over: bool = field(
         default=False,
         metadata={
@@ -211,6 +239,21 @@ class BudgetArguments(MarkerArguments):
         metadata={
             "help": "A rollout that was cut before its EOS: keep grades what is there (as the paper does), zero "
             "rewards it 0, mask grades it but leaves its tokens out of the loss."
+        },
+    )
+    max_rollout_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "Training ends with the update after which so many tokens have been sampled, if max_steps or the "
+            "epochs do not end it before; schedules and stages go by this count then, instead of by steps."
+        },
+    )
+    stages: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Parts of the run with budgets, targets and weights of their own, by name: {long: {share: 0.5, "
+            "total_token_budget: 4000}, short: {share: 0.5, total_token_budget: 2000}}. The shares are of steps, or of "
+            "max_rollout_tokens."
         },
     )
     rollout_max_batch_tokens: int | None = field(

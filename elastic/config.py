@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 import yaml
@@ -13,9 +14,10 @@ from trl import GRPOConfig
 from trl.import_utils import is_vllm_available
 
 from elastic.arguments import BudgetArguments, GradingArguments, check_rate
-from elastic.budget import UNLIMITED, Budget, BudgetDistribution
+from elastic.budget import UNLIMITED, Budget
 from elastic.micro_batches import term_of_the_micro_batch
 from elastic.rollout import Sampling
+from elastic.stages import FIELDS, Stage, read_stages
 
 # TRL's options that a budgeted rollout has no meaning for yet, with what to do instead.
 _REFUSED = {
@@ -72,9 +74,11 @@ class ElasticConfig(BudgetArguments, GradingArguments, GRPOConfig):
         self._join_processes_on_cpu()
         self._resolve()
         self._check_choices()
-        self.thinking_token_budget = _as_value(self.thinking_token_budget)
-        self.solution_token_budget = _as_value(self.solution_token_budget)
+        for name in ("thinking_token_budget", "solution_token_budget", "target_tokens", "stages"):
+            setattr(self, name, _as_value(vars(self)[name]))
         self._check_budgets()
+        self._check_told()
+        self._check_work()
         self._check_refused()
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}: GRPO compares different samples, so it must be > 0.")
@@ -85,21 +89,31 @@ class ElasticConfig(BudgetArguments, GradingArguments, GRPOConfig):
         self._check_micro_batches()
         check_rate(self.max_ungraded_rate, "max_ungraded_rate")
 
-    @property
-    def thinking_budgets(self) -> BudgetDistribution:
-        return BudgetDistribution.parse(self.thinking_token_budget, "thinking_token_budget")
+    @cached_property
+    def run_stages(self) -> list[Stage]:
+        """The parts of the run, in order; one where the recipe names none."""
+        return read_stages(self.stages, {name: vars(self)[name] for name in FIELDS})
 
     @property
-    def solution_budgets(self) -> BudgetDistribution:
-        return BudgetDistribution.parse(self.solution_token_budget, "solution_token_budget")
+    def largest_budgets(self) -> tuple[int, int]:
+        """The largest thinking and solution budgets of all stages; -1 where one is unlimited."""
+        thinking = [stage.thinking.largest for stage in self.run_stages]
+        solution = [stage.solution.largest for stage in self.run_stages]
+        return _largest(thinking), _largest(solution)
+
+    @property
+    def longest_rollout(self) -> int | None:
+        """The most tokens that a rollout may sample; None where nothing says so."""
+        longest = _largest([stage.longest for stage in self.run_stages])
+        return self.max_completion_length if longest == UNLIMITED or self.unbudgeted_share else longest
 
     @property
     def sampling(self) -> Sampling:
         return Sampling(self.temperature, self.top_p, self.top_k, self.min_p or 0.0)
 
     def capped(self, budget: Budget) -> Budget:
-        """`budget`, ended by `max_completion_length` where one of its phases is unlimited."""
-        bounded = UNLIMITED not in (budget.thinking, budget.solution)
+        """`budget`, ended by `max_completion_length` where nothing of its own ends it."""
+        bounded = budget.most_sampled_tokens != UNLIMITED
         return budget if bounded else replace(budget, total=self.max_completion_length)
 
     def _join_processes_on_cpu(self):
@@ -147,17 +161,52 @@ class ElasticConfig(BudgetArguments, GradingArguments, GRPOConfig):
                 raise ValueError(f"{name} is {values[name]!r}: give one of {', '.join(choices)}.")
 
     def _check_budgets(self):
-        t, s = self.thinking_budgets.largest, self.solution_budgets.largest
         length = self.max_completion_length
-        if length is None and UNLIMITED in (t, s):
-            name = "thinking_token_budget" if t == UNLIMITED else "solution_token_budget"
+        check_rate(self.unbudgeted_share, "unbudgeted_share")
+        if self.unbudgeted_share and length is None:
             raise ValueError(
-                f"{name} may be unlimited (-1): set it, or set max_completion_length to end every rollout."
+                f"unbudgeted_share is {self.unbudgeted_share}, and nothing ends these rollouts: set "
+                f"max_completion_length."
             )
-        if length is not None and UNLIMITED not in (t, s) and length < t + s:
+        for stage in self.run_stages:
+            where = f"stages.{stage.name}." if stage.name else ""
+            if length is None and stage.longest == UNLIMITED:
+                name = "thinking_token_budget" if stage.thinking.largest == UNLIMITED else "solution_token_budget"
+                raise ValueError(
+                    f"{where}{name} may be unlimited (-1): set it, or set max_completion_length to end every rollout."
+                )
+            if length is not None and stage.longest != UNLIMITED and length < stage.longest:
+                t, s = stage.thinking.largest, stage.solution.largest
+                largest = f"budgets are {t} thinking and {s} solution tokens"
+                if stage.longest == stage.total:
+                    largest = f"total_token_budget is {stage.total}"
+                raise ValueError(
+                    f"max_completion_length is {length}, but the largest {where}{largest}: leave it unset, or raise it "
+                    f"to at least {stage.longest}."
+                )
+
+    def _check_told(self):
+        instruction = self.budget_instruction
+        if instruction and "{tokens}" not in instruction:
             raise ValueError(
-                f"max_completion_length is {length}, but the largest budgets are {t} thinking and {s} solution "
-                f"tokens: leave it unset, or raise it to at least {t + s}."
+                f"budget_instruction is {instruction!r}: put {{tokens}} where the number goes, as in 'Think for "
+                f"{{tokens}} tokens.'"
+            )
+        if not instruction and any(stage.targets is not None for stage in self.run_stages):
+            raise ValueError(
+                "target_tokens is set, and no prompt tells it: set budget_instruction, such as 'Think for {tokens} "
+                "tokens.'"
+            )
+
+    def _check_work(self):
+        if self.max_rollout_tokens is None:
+            return
+        if self.max_rollout_tokens < 1:
+            raise ValueError(f"max_rollout_tokens is {self.max_rollout_tokens}: give a number of tokens, 1 or more.")
+        if self.warmup_steps >= 1:
+            raise ValueError(
+                f"warmup_steps is {self.warmup_steps:g}, and the schedule goes by max_rollout_tokens: give the share "
+                f"of the run, such as 0.05."
             )
 
     def _check_refused(self):
@@ -199,6 +248,11 @@ class ElasticConfig(BudgetArguments, GradingArguments, GRPOConfig):
                 "save_only_model is True, which leaves out the optimizer, so that no run could be resumed from it: "
                 "leave it false."
             )
+
+
+def _largest(bounds: list[int]) -> int:
+    """The largest of these numbers of tokens, of which -1 is no limit."""
+    return UNLIMITED if UNLIMITED in bounds else max(bounds)
 
 
 def _as_value(spec):

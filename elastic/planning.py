@@ -10,7 +10,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from trl import ModelConfig
 
 from elastic.arguments import DataArguments
-from elastic.budget import UNLIMITED
 from elastic.config import ElasticConfig
 from elastic.engines.transformers import key_width
 from elastic.machine import Machine
@@ -130,7 +129,7 @@ def _completion_tokens(config: ElasticConfig) -> int:
     if config.max_completion_length is not None:
         return config.max_completion_length
     bridge = len((config.wrap_up_str + config.reasoning_end_str).encode())
-    return config.thinking_budgets.largest + bridge + config.solution_budgets.largest
+    return config.longest_rollout + bridge
 
 
 def headline(name: str, sizes: ModelSizes, config: ElasticConfig) -> str:
@@ -167,8 +166,7 @@ def _steps(plan: Plan, work: Work, config: ElasticConfig) -> list[str]:
     update = work.micro_batch_rows * config.gradient_accumulation_steps * processes
     updates = config.steps_per_generation * config.num_iterations / config.gradient_accumulation_steps
     at_once = f", {work.rollout_rows} a GPU in {plan.slices} slice{'s' * (plan.slices > 1)}"
-    budgets = (config.thinking_budgets.largest, config.solution_budgets.largest)
-    sampled = work.completion_tokens if UNLIMITED in budgets else sum(budgets)
+    sampled = config.longest_rollout or work.completion_tokens
     return [
         f"A generation batch: {batch // config.num_generations} prompts x {config.num_generations} = {batch:,} rollouts"
         f"{at_once if work.vllm_share is None else ''}; at most {batch * sampled:,} sampled tokens.",

@@ -95,9 +95,10 @@ def _chat(problem: object, name: str) -> list[Message]:
 
 
 def asking(messages: Sequence[Message], instruction: str) -> list[Message]:
-    """Chat messages with an instruction after the last of the user's."""
+    """Chat messages with an instruction, if there is one, after the last of the user's."""
     messages = [dict(message) for message in messages]
-    _append_to_last_user_message(messages, "prompt", instruction)
+    if instruction:
+        _append_to_last_user_message(messages, "prompt", instruction)
     return messages
 
 

@@ -17,7 +17,7 @@ import torch
 from accelerate.utils import gather_object, send_to_device
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
@@ -62,7 +62,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
         super().__init__(*args, **kwargs)
         self.stop = StopOnSigterm(self.accelerator)
         self.add_callback(self.stop)
-        self.add_callback(_Begin(self))
+        self.add_callback(_BeginAndEnd(self))
         self.saved_step = 0
         self._checkpoint: Path | None = None
         self._last_step: LastStep | None = None
@@ -85,7 +85,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
 
     def position(self) -> dict[str, Any]:
         """What transformers' checkpoints lack of where this process stands; torch loads it with weights_only."""
-        in_mid_batch = self._step % (self.args.steps_per_generation * self.num_iterations)
+        in_mid_batch = self._step % self._micro_steps_of_a_batch
         return {
             "micro_steps": self._step,
             "rollouts": self._buffered_inputs if in_mid_batch else None,
@@ -121,6 +121,16 @@ class ResumableGRPOTrainer(GRPOTrainer):
     def _position_file(self) -> str:
         return f"elastic_position_{self.args.process_index}.pt"
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has had all of its steps."""
+        return self.state.global_step >= self.state.max_steps
+
+    @property
+    def _micro_steps_of_a_batch(self) -> int:
+        """How many training steps the rollouts of one generation batch are trained in."""
+        return self.args.steps_per_generation * self.num_iterations
+
     def _get_train_sampler(self, dataset=None):
         return EpochRepeatSampler(
             data_source=self.train_dataset if dataset is None else dataset,
@@ -132,7 +142,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
         )
 
     def _run_epoch(self, **kwargs):
-        if self.state.global_step >= self.state.max_steps:  # a run that has had all of its steps would do one more
+        if self.is_over:  # it would do one more step
             return
         try:
             super()._run_epoch(**kwargs)
@@ -292,12 +302,17 @@ class ResumableGRPOTrainer(GRPOTrainer):
             tqdm.write(text, file=file)
 
 
-class _Begin(TrainerCallback):
+class _BeginAndEnd(TrainerCallback):
     def __init__(self, trainer: ResumableGRPOTrainer):
         self._trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
         self._trainer.begin()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self._trainer.is_over and not control.should_training_stop:
+            control.should_training_stop = True
+            control.should_save = args.save_strategy != SaveStrategy.NO
 
 
 class EpochRepeatSampler(RepeatSampler):

@@ -33,8 +33,7 @@ def budgeted_rollouts(prompts: list, trainer: GRPOTrainer) -> dict[str, list]:
         trainer: an ElasticGRPOTrainer.
     """
     start = time.perf_counter()
-    prompt_ids = [trainer.reasoning_tokens.open(ids) for ids in _tokenized(prompts, trainer)]
-    budgets = trainer.budgets_for(prompt_ids)
+    prompt_ids = tokenized(prompts, trainer)
     hidden = trainer.args.disable_tqdm or not trainer.accelerator.is_main_process
     with tqdm(total=len(prompts), desc="rollouts", leave=False, delay=5, disable=hidden) as bar:
 
@@ -43,7 +42,7 @@ def budgeted_rollouts(prompts: list, trainer: GRPOTrainer) -> dict[str, list]:
             trainer.start_grading(row, rollout)
 
         with _engine(trainer) as engine, trainer.stop.rollouts():
-            rollouts = _generate(engine, trainer, prompt_ids, budgets, finish)
+            rollouts = _generate(engine, trainer, prompt_ids, trainer.budgets, finish)
         trainer.stop.meet()
     columns = rollout_columns(rollouts, trainer._tokenizer)
     trainer._rollouts = rollouts
@@ -134,10 +133,11 @@ def _awake(generation) -> Iterator[None]:
         generation._llm_weights_sleeping = True
 
 
-def _tokenized(prompts: list, trainer: GRPOTrainer) -> list[list[int]]:
-    """Token ids of each prompt; TRL repeats a prompt G times, and each is tokenized once."""
+def tokenized(prompts: list, trainer: GRPOTrainer) -> list[list[int]]:
+    """Token ids of each prompt, its thinking opened; TRL repeats a prompt G times, and each is tokenized once."""
     seen: dict[str, list[int]] = {}
     for prompt in prompts:
         if (key := repr(prompt)) not in seen:
-            seen[key] = prompt_token_ids(prompt, trainer._tokenizer, trainer.chat_template_kwargs)
+            ids = prompt_token_ids(prompt, trainer._tokenizer, trainer.chat_template_kwargs)
+            seen[key] = trainer.reasoning_tokens.open(ids)
     return [seen[repr(prompt)] for prompt in prompts]

@@ -14,11 +14,12 @@ from trl import ModelConfig, get_peft_config
 
 from elastic import model_source
 from elastic.arguments import DataArguments, RunArguments
-from elastic.budget import UNLIMITED, ReasoningTokens
+from elastic.budget import UNLIMITED, ReasoningTokens, inserted_ids
 from elastic.config import ElasticConfig
-from elastic.data import prompt_token_ids, selected_problems
+from elastic.data import BUDGET_COLUMNS, prompt_token_ids, selected_problems
 from elastic.engines.transformers import context_length
 from elastic.model_source import check_place, find_model
+from elastic.problem_text import asking
 from elastic.rewarding import Rewards, load_rewards
 from elastic.rollout import ROLLOUT_COLUMNS
 from rewards import REWARDS
@@ -35,14 +36,28 @@ def training_rewards(run: RunArguments, config: ElasticConfig) -> Rewards:
     if not names:
         raise ValueError(f"reward_funcs is not set: give one or more of {', '.join(REWARDS)}, or dotted paths.")
     graded = [name for name in names if name in REWARDS]
-    if graded and config.solution_budgets.smallest == 0:
+    without = [stage.solution.name for stage in config.run_stages if stage.solution.smallest == 0]
+    if graded and without:
         raise ValueError(
-            f"solution_token_budget is {config.solution_token_budget!r}, which allows no solution, and the reward "
+            f"{without[0]} may be 0, which allows no solution, and the reward "
             f"{graded[0]} grades the solution: give 1 token or more."
         )
-    weights = config.reward_weights
-    if weights is not None and len(weights) != len(names):
-        raise ValueError(f"reward_weights is {weights}, and reward_funcs is {names}: give one weight for each reward.")
+    for stage in config.run_stages:
+        weights = stage.reward_weights
+        if weights is not None and len(weights) != len(names):
+            where = f"stages.{stage.name}." if stage.name else ""
+            raise ValueError(
+                f"{where}reward_weights is {list(weights)}, and reward_funcs is {names}: give one weight for each "
+                f"reward."
+            )
+    targets = [stage.targets.largest for stage in config.run_stages if stage.targets is not None]
+    if targets and run.length_reward and run.length_reward.get("target_tokens") is not None:
+        raise ValueError(
+            f"target_tokens is {config.target_tokens!r}, and length_reward gives {run.length_reward['target_tokens']} "
+            f"too: leave it out of length_reward."
+        )
+    if targets:  # every row gets its own when it is sampled; until then this stands for it
+        run.length_reward = {**(run.length_reward or {}), "target_tokens": max(targets)}
     return load_rewards(names, run)
 
 
@@ -124,7 +139,7 @@ def _as_dataset(rows: list[dict], name: str) -> Dataset:
 def _check_budget_columns(dataset: Dataset, name: str, config: ElasticConfig) -> None:
     length = config.max_completion_length
     t, s = _largest_budgets(dataset, config)
-    if length is None and UNLIMITED in (t, s):
+    if length is None and _longest_rollout(dataset, config) is None:
         column = "thinking_token_budget" if t == UNLIMITED else "solution_token_budget"
         raise ValueError(f"Rows of {name} have {column} -1 (no limit): set max_completion_length to end every rollout.")
     if length is not None and UNLIMITED not in (t, s) and length < t + s:
@@ -136,14 +151,20 @@ def _check_budget_columns(dataset: Dataset, name: str, config: ElasticConfig) ->
 
 def _largest_budgets(dataset: Dataset, config: ElasticConfig) -> tuple[int, int]:
     """The largest thinking and solution budgets: of the rows that bring their own, else what the recipe may draw."""
-    largest = {
-        "thinking_token_budget": config.thinking_budgets.largest,
-        "solution_token_budget": config.solution_budgets.largest,
-    }
+    largest = dict(zip(BUDGET_COLUMNS, config.largest_budgets, strict=True))
     for column in largest.keys() & set(dataset.column_names):
         own = list(dataset[column])
         largest[column] = UNLIMITED if UNLIMITED in own else max(own)
     return largest["thinking_token_budget"], largest["solution_token_budget"]
+
+
+def _longest_rollout(dataset: Dataset, config: ElasticConfig) -> int | None:
+    """The most tokens that a rollout may sample; None where nothing says so."""
+    t, s = _largest_budgets(dataset, config)
+    totals = [stage.total for stage in config.run_stages]
+    bounds = [t + s] if UNLIMITED not in (t, s) else []
+    longest = min([*bounds, max(totals)] if UNLIMITED not in totals else bounds, default=None)
+    return config.max_completion_length if longest is None or config.unbudgeted_share else longest
 
 
 def check_solutions(names: list[str], dataset: Dataset) -> None:
@@ -184,12 +205,13 @@ def check_context(
         context = min(config.vllm_max_model_length, context or config.vllm_max_model_length)
     if context is None:
         return
-    t, s = _largest_budgets(dataset, config)
-    rollout = config.max_completion_length if UNLIMITED in (t, s) else t + len(tokens.bridge) + s
-    if data.max_prompt_length and data.max_prompt_length + len(tokens.start) + rollout <= context:
+    rollout = _longest_rollout(dataset, config) + len(tokens.bridge)
+    told = _longest_instruction(tokenizer, dataset, config)
+    limit = data.max_prompt_length
+    if limit and not told and limit + len(tokens.start) + rollout <= context:
         return
     prompt = max(
-        len(tokens.open(prompt_token_ids(messages, tokenizer, config.chat_template_kwargs)))
+        len(tokens.open(prompt_token_ids(asking(messages, told), tokenizer, config.chat_template_kwargs)))
         for messages in dataset["prompt"]
     )
     if prompt + rollout > context:
@@ -197,6 +219,21 @@ def check_context(
             f"The longest prompt ({prompt} tokens) and the longest rollout ({rollout} tokens) exceed the context of "
             f"{name}, {context} tokens: lower max_prompt_length, thinking_token_budget or solution_token_budget."
         )
+
+
+def _longest_instruction(tokenizer: PreTrainedTokenizerBase, dataset: Dataset, config: ElasticConfig) -> str:
+    """What is appended to a problem where its number is the largest; "" where nothing is told.
+
+    Raises:
+        ValueError: the tokenizer does not know its words.
+    """
+    if not config.budget_instruction:
+        return ""
+    targets = [stage.targets.largest for stage in config.run_stages if stage.targets is not None]
+    largest = max([*targets, *_largest_budgets(dataset, config)[:1]])
+    text = config.budget_instruction.replace("{tokens}", str(max(largest, 1)))
+    inserted_ids(tokenizer, text, "budget_instruction")
+    return text
 
 
 def lora_config(model: ModelConfig) -> PeftConfig | None:

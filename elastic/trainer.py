@@ -16,7 +16,7 @@ from accelerate.utils import gather_object
 from transformers.integrations import WandbCallback
 from transformers.trainer_callback import ProgressCallback
 
-from elastic.budget import Budget, ReasoningTokens, draw_budget
+from elastic.budget import Budget, ReasoningTokens
 from elastic.config import ElasticConfig
 from elastic.engines.engine import Engine, OnRollout, OnStep
 from elastic.grading import (
@@ -43,13 +43,16 @@ from elastic.micro_batches import (
 from elastic.progress import TrainingProgress
 from elastic.resumable import ResumableGRPOTrainer
 from elastic.rollout import Rollout, segment_texts
-from elastic.rollout_func import budgeted_rollouts
+from elastic.rollout_func import budgeted_rollouts, tokenized
+from elastic.stages import Stage, assign, stage_at, unbudgeted_prompts
 from elastic.tracking import WandbMetrics
 
 # TRL's means over a micro-batch: over tokens, over what importance_sampling_level says, and over rows.
 _TOKEN_MEANS = {"entropy", "kl"}
 _RATIO_MEANS = {"clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean", "cispo_clip_ratio"}
 _ROW_MEANS = {"vespo/phi_seq_mean"}
+# As many as a schedule is drawn over that goes by sampled tokens, of which no step samples as many as another.
+_SCHEDULE_STEPS = 10_000
 # Columns of the table of rollouts that are not for a reward to write.
 _TABLE_COLUMNS = {"step", "prompt", "completion", "advantage", "thinking", "solution", "thinking_stop_reason"}
 
@@ -116,16 +119,18 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
         )
         if self.max_completion_length is None:
             bridge = len(self.reasoning_tokens.bridge)
-            self.max_completion_length = args.thinking_budgets.largest + bridge + args.solution_budgets.largest
+            self.max_completion_length = args.longest_rollout + bridge
         if not args.disable_tqdm:
             self.remove_callback(ProgressCallback)
-            self.add_callback(TrainingProgress())
+            self.add_callback(TrainingProgress(self))
         if "wandb" in args.report_to:
             self.remove_callback(WandbCallback)
             self.add_callback(WandbMetrics())
         logging.getLogger("trl.trainer.grpo_trainer").addFilter(_is_no_dump_of_a_row)
         self._starts_of_grading = grade_ahead
         self._ungraded_watch = UngradedWatch(args.max_ungraded_rate)
+        self.rollout_tokens = 0
+        self.budgets: list[Budget] = []
         self._rows: list[dict] = []
         self._rollouts: list[Rollout] = []
         self._rewards_per_func = torch.empty(0)
@@ -138,24 +143,51 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
     @property
     def generation_round(self) -> int:
         """Which generation batch this is; a resumed run counts on from the checkpoint's."""
-        return self._step // (self.args.steps_per_generation * self.num_iterations)
+        return self._step // self._micro_steps_of_a_batch
 
-    def budgets_for(self, prompts: list[list[int]]) -> list[Budget]:
-        """Each row's budget: its own columns first, else one draw for each prompt and round."""
-        args, drawn = self.args, {}
-        for prompt in map(tuple, prompts):
-            if prompt not in drawn:
-                drawn[prompt] = draw_budget(
-                    args.thinking_budgets,
-                    args.solution_budgets,
-                    seed=args.seed,
-                    draw=self.generation_round,
-                    prompt_ids=prompt,
-                )
-        return [
-            args.capped(replace(drawn[tuple(prompt)], carry_over=args.carry_over, **_own_budgets(row)))
-            for row, prompt in zip(self._rows, prompts, strict=True)
-        ]
+    def _assigned(self, rows: list[dict]) -> list[dict]:
+        """The rows of a generation batch with the budgets that they are sampled under, and what they are told of them.
+
+        A row's own columns go first; the rest is drawn once for each prompt and round.
+        """
+        args, stage, seed, draw = self.args, self.stage, self.args.seed, self.generation_round
+        prompts = list(map(tuple, tokenized([row["prompt"] for row in rows], self)))
+        chosen: set[tuple[int, ...]] = set()
+        if args.unbudgeted_share:
+            everywhere = gather_object(sorted(set(prompts)))
+            chosen = unbudgeted_prompts(everywhere, args.unbudgeted_share, seed=seed, draw=draw)
+        drawn = {
+            prompt: assign(stage, prompt, seed=seed, draw=draw, unbudgeted=prompt in chosen) for prompt in set(prompts)
+        }
+        assigned = [drawn[prompt].of(row) for prompt, row in zip(prompts, rows, strict=True)]
+        self.budgets = [args.capped(replace(one.budget, carry_over=args.carry_over)) for one in assigned]
+        return [one.told_to(row, args.budget_instruction) for one, row in zip(assigned, rows, strict=True)]
+
+    @property
+    def progress(self) -> float:
+        """The share of the run that is done, from 0 to 1: of max_rollout_tokens where that is set, else of steps."""
+        most = self.args.max_rollout_tokens
+        if most is None:
+            return self.state.global_step / max(1, self.state.max_steps)
+        return min(1.0, self.rollout_tokens / most)
+
+    @property
+    def is_over(self):
+        most, at_the_end_of_a_batch = self.args.max_rollout_tokens, self._step % self._micro_steps_of_a_batch == 0
+        return super().is_over or (most is not None and self.rollout_tokens >= most and at_the_end_of_a_batch)
+
+    @property
+    def stage(self) -> Stage:
+        """The part of the run that the next rollouts are of."""
+        return stage_at(self.args.run_stages, self.progress)
+
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        if self.args.max_rollout_tokens is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        scheduler = super().create_scheduler(_SCHEDULE_STEPS, optimizer)
+        by_step = list(scheduler.lr_lambdas)
+        scheduler.lr_lambdas = [lambda _, rate=rate: rate(self.progress * _SCHEDULE_STEPS) for rate in by_step]
+        return scheduler
 
     def rollout_seed(self) -> int:
         """A seed for this round: a resumed run samples what the interrupted one would have, on any processes."""
@@ -163,11 +195,13 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
         return random.Random(f"{self.args.seed}/{mode}/{self.generation_round}").getrandbits(63)
 
     def _generate_and_score_completions(self, inputs):
-        self._rows = inputs
+        self._rows = inputs = self._assigned(inputs)
         self._failures.forget()
         mode = "train" if self.model.training else "eval"
+        if self.stage.reward_weights is not None:
+            self.reward_weights = torch.tensor(self.stage.reward_weights)
         output = super()._generate_and_score_completions(inputs)
-        sampled_tokens = float(self.accelerator.gather(loss_mask(output).sum()).sum())
+        sampled_tokens = int(self.accelerator.gather(loss_mask(output).sum()).sum())
         self.settle_advantages(output)
         self._leave_out_of_loss(output)
         metrics = budget_metrics(self._rollouts, self._rewards_per_func, self.reward_weights, self.accelerator)
@@ -175,6 +209,8 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
             self._sampling_seconds, self._reward_seconds
         )
         metrics["throughput/sampled_tokens_per_s"] = sampled_tokens / metrics["time/generation_s"]
+        if self.model.training:
+            self.rollout_tokens += sampled_tokens
         for name, value in metrics.items():
             self._metrics[mode][name].append(value)
         return output
@@ -370,14 +406,17 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
         self._update_sizes = []
 
     def position(self):
-        return super().position() | {"ungraded": self._ungraded_watch.rows}
+        return super().position() | {"ungraded": self._ungraded_watch.rows, "rollout_tokens": self.rollout_tokens}
 
     def go_to(self, position):
         super().go_to(position)
         self._ungraded_watch.rows = position["ungraded"]
+        self.rollout_tokens = position["rollout_tokens"]
 
     def log(self, logs, start_time=None):
         # A finished run that is resumed has no rollouts: TRL would put an empty table in the place of its last one.
+        if self.model.training:
+            logs["budget/rollout_tokens"] = self.rollout_tokens
         wanted, self.log_completions = self.log_completions, self.log_completions and bool(self._logs["prompt"])
         super().log(logs, start_time)
         self.log_completions = wanted
@@ -391,9 +430,3 @@ def _is_model(reward: object) -> bool:
 def _is_no_dump_of_a_row(record: logging.LogRecord) -> bool:
     """TRL logs every column of the first row without a grade, its tests too; here such rows are counted by reason."""
     return "All reward functions returned None" not in str(record.msg)
-
-
-def _own_budgets(row: dict) -> dict[str, int]:
-    """The budgets in the row's columns of these names, by phase."""
-    columns = {phase: f"{phase}_token_budget" for phase in ("thinking", "solution")}
-    return {phase: row[column] for phase, column in columns.items() if column in row}

@@ -27,7 +27,7 @@ def config(tmp_path, **changes):
 def test_a_budget_is_a_number_or_a_distribution_in_every_spelling(tmp_path, given, value, largest):
     found = config(tmp_path, thinking_token_budget=given)
     assert found.thinking_token_budget == value
-    assert found.thinking_budgets.largest == largest
+    assert found.run_stages[0].thinking.largest == largest
     assert found.to_dict()["thinking_token_budget"] == value
 
 
@@ -36,7 +36,7 @@ def test_an_unlimited_budget_needs_an_end(tmp_path, given):
     with pytest.raises(ValueError, match=r"^thinking_token_budget may be unlimited \(-1\): .*max_completion_length"):
         config(tmp_path, thinking_token_budget=given)
     found = config(tmp_path, thinking_token_budget=given, max_completion_length=20)
-    assert found.thinking_budgets.largest == -1
+    assert found.run_stages[0].thinking.largest == -1
     assert found.capped(Budget(thinking=-1, solution=3)) == Budget(-1, 3, total=20)
     assert found.capped(Budget(thinking=9, solution=-1)) == Budget(9, -1, total=20)
     assert found.capped(Budget(thinking=9, solution=3)) == Budget(9, 3)

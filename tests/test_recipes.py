@@ -177,8 +177,8 @@ def test_the_settings_of_the_code_recipe_are_the_code_rewards():
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_the_command_line_wins_over_the_recipe(recipe):
     *_, config = parsed(recipe, "--learning_rate", "0.5", "--thinking_token_budget", "{uniform: [1, 1024]}")
-    assert (config.learning_rate, config.thinking_budgets.largest) == (0.5, 1024)
-    assert config.thinking_budgets.smallest == 1
+    assert (config.learning_rate, config.run_stages[0].thinking.largest) == (0.5, 1024)
+    assert config.run_stages[0].thinking.smallest == 1
 
 
 def test_nano_measures_at_the_budget_that_it_trains_at():
