@@ -26,7 +26,7 @@ _RUN = "elastic_run.json"
 _WRITERS_SAY = ("[enforce fail at inline_container.cc", "write(): fd", "(os error ")
 # What may differ between the parts of one run: where it is, how it is watched, and when it ends.
 _FREE_FIELDS = {
-    *("output_dir", "resume", "max_steps", "num_train_epochs", "project"),
+    *("output_dir", "resume", "max_steps", "num_train_epochs", "max_rollout_tokens", "project"),
     *("run_name", "report_to", "wandb_project", "wandb_entity", "disable_tqdm", "log_level", "log_level_replica"),
     *("logging_dir", "logging_steps", "logging_first_step", "logging_strategy", "log_completions"),
     *("num_completions_to_print", "save_steps", "save_strategy", "save_total_limit"),

@@ -189,13 +189,12 @@ class ElasticConfig(BudgetArguments, GradingArguments, GRPOConfig):
         instruction = self.budget_instruction
         if instruction and "{tokens}" not in instruction:
             raise ValueError(
-                f"budget_instruction is {instruction!r}: put {{tokens}} where the number goes, as in 'Think for "
-                f"{{tokens}} tokens.'"
+                f"budget_instruction is {instruction!r}: put {{tokens}} where the number goes, as L1 does in Think for "
+                f"{{tokens}} tokens."
             )
         if not instruction and any(stage.targets is not None for stage in self.run_stages):
             raise ValueError(
-                "target_tokens is set, and no prompt tells it: set budget_instruction, such as 'Think for {tokens} "
-                "tokens.'"
+                "target_tokens is set, and no prompt tells it: set budget_instruction, in L1 to Think for {tokens} tokens."
             )
 
     def _check_work(self):

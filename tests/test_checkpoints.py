@@ -100,8 +100,14 @@ def test_it_resumes_at_the_end_of_an_epoch_and_of_several(undisturbed, folder, l
         dict(num_iterations=2),
         dict(gradient_accumulation_steps=2, steps_per_generation=1),  # an epoch of 3 batches is 2 updates
         dict(steps_per_generation=3, logging_steps=2, beta=0.1),
+        dict(
+            max_rollout_tokens=100_000,
+            unbudgeted_share=0.5,
+            max_completion_length=20,
+            stages={"a": {"share": 0.001}, "b": {"share": 0.999, "thinking_token_budget": 2}},
+        ),
     ],
-    ids=["two updates a batch", "two passes over a batch", "an epoch that is no whole number of updates", "three"],
+    ids=["two updates a batch", "two passes", "an epoch that is no whole number of updates", "three", "by tokens"],
 )
 def test_it_resumes_exactly_from_every_step_under_other_schedules(folder, tmp_path, schedule):
     problems = write_problems(folder / "seven.jsonl", 7)
