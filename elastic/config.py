@@ -194,7 +194,8 @@ class ElasticConfig(BudgetArguments, GradingArguments, GRPOConfig):
             )
         if not instruction and any(stage.targets is not None for stage in self.run_stages):
             raise ValueError(
-                "target_tokens is set, and no prompt tells it: set budget_instruction, in L1 to Think for {tokens} tokens."
+                "target_tokens is set, and no prompt tells it: set budget_instruction, such as L1's Think for {tokens} "
+                "tokens."
             )
 
     def _check_work(self):
