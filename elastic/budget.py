@@ -150,6 +150,27 @@ class BudgetDistribution:
             return min(int(drawn), self.high)
         return rng.randint(self.low, self.high)
 
+    @property
+    def shares(self) -> dict[int, float]:
+        """The share of each choice, ascending; no limit comes last. Empty for a range."""
+        total, ascending = (
+            sum(self.weights),
+            sorted(set(self.choices), key=lambda choice: (choice == UNLIMITED, choice)),
+        )
+        weighted = list(zip(self.choices, self.weights, strict=True))
+        return {each: sum(weight for choice, weight in weighted if choice == each) / total for each in ascending}
+
+    def cuts(self, count: int, rng: random.Random) -> list[int]:
+        """`count` budgets that stand for the distribution, ascending: the choices, or one drawn from each of so many
+        equally likely parts of the range."""
+        if self.choices:
+            return list(self.shares)
+        places = [(part + rng.random()) / count for part in range(count)]
+        if self.log:
+            bottom, top = math.log(self.low), math.log(self.high + 1)
+            return [min(int(math.exp(bottom + place * (top - bottom))), self.high) for place in places]
+        return [self.low + int(place * (self.high - self.low + 1)) for place in places]
+
 
 def _read_yaml(text: str, name: str) -> object:
     try:

@@ -13,8 +13,9 @@ from accelerate.utils import patch_environment
 from trl import GRPOConfig
 from trl.import_utils import is_vllm_available
 
+from elastic.anytime_arguments import AnytimeArguments, check_anytime
 from elastic.arguments import BudgetArguments, GradingArguments, check_rate
-from elastic.budget import UNLIMITED, Budget
+from elastic.budget import UNLIMITED, Budget, BudgetDistribution
 from elastic.micro_batches import term_of_the_micro_batch
 from elastic.rollout import Sampling
 from elastic.stages import FIELDS, Stage, read_stages
@@ -40,6 +41,8 @@ _LEAST = {
     "num_iterations": 1,
     "max_completion_length": 1,
     "rollout_max_batch_tokens": 1,
+    "anytime_cuts": 1,
+    "anytime_solutions": 1,
 }
 # TRL's names that it refuses only after the first rollouts.
 _CHOICES = {
@@ -47,12 +50,14 @@ _CHOICES = {
     "importance_sampling_level": ("token", "sequence"),
     "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
     "scale_rewards": ("group", "batch", "none"),
+    "algorithm": ("grpo", "anytime"),
+    "anytime_baseline": ("brpo", "group", "earlier", "none"),
 }
 
 
 @dataclass
-class ElasticConfig(BudgetArguments, GradingArguments, GRPOConfig):
-    """GRPOConfig with the fields of BudgetArguments and GradingArguments.
+class ElasticConfig(AnytimeArguments, BudgetArguments, GradingArguments, GRPOConfig):
+    """GRPOConfig with the fields of AnytimeArguments, BudgetArguments and GradingArguments.
 
     `max_completion_length` may stay unset when both budgets have a largest value; where one is unlimited it caps the
     sampled tokens of a rollout.
@@ -88,6 +93,7 @@ class ElasticConfig(BudgetArguments, GradingArguments, GRPOConfig):
         self._check_saving()
         self._check_micro_batches()
         check_rate(self.max_ungraded_rate, "max_ungraded_rate")
+        check_anytime(self)
 
     @cached_property
     def run_stages(self) -> list[Stage]:
@@ -110,6 +116,21 @@ class ElasticConfig(BudgetArguments, GradingArguments, GRPOConfig):
     @property
     def sampling(self) -> Sampling:
         return Sampling(self.temperature, self.top_p, self.top_k, self.min_p or 0.0)
+
+    @property
+    def prior(self) -> BudgetDistribution:
+        """Of algorithm anytime: over the thinking budgets that chains are cut at."""
+        return self.run_stages[0].thinking
+
+    @property
+    def cut_weights(self) -> tuple[float, ...]:
+        """Of algorithm anytime: the share of the prior that each cut stands for, the smallest cut's first."""
+        return tuple(self.prior.shares.values()) or (1 / self.anytime_cuts,) * self.anytime_cuts
+
+    @property
+    def anytime_chains(self) -> int:
+        """Of algorithm anytime: chains of thought for each prompt."""
+        return self.num_generations // (len(self.cut_weights) * self.anytime_solutions)
 
     def capped(self, budget: Budget) -> Budget:
         """`budget`, ended by `max_completion_length` where nothing of its own ends it."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from elastic.anytime_arguments import AnytimeArguments
 from elastic.arguments import (
     BudgetArguments,
     DataArguments,
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from trl import ModelConfig, get_quantization_config
 
     from elastic import setup
+    from elastic.anytime import AnytimeTrainer
     from elastic.checkpoints import (
         check_same_checkpoint,
         checkpoint_to_resume,
@@ -79,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
 
     with sentence_on_error(PROG):
-        trainer = ElasticGRPOTrainer(
+        trainer_of = {"grpo": ElasticGRPOTrainer, "anytime": AnytimeTrainer}
+        trainer = trainer_of[config.algorithm](
             model=model.model_name_or_path,
             reward_funcs=rewards.functions,
             grade_ahead=rewards.grade_ahead,
@@ -137,7 +140,7 @@ def run_to_the_end(trainer, checkpoint: Path | None) -> None:
 def print_help() -> None:
     """Our own options, without the seconds that it takes to import TRL."""
     parser = Parser(
-        (DataArguments, RunArguments, BudgetArguments, GradingArguments),
+        (DataArguments, RunArguments, BudgetArguments, AnytimeArguments, GradingArguments),
         PROG,
         "Train a reasoning model with GRPO on budget-constrained rollouts (E1, arXiv 2505.05315). Besides the options "
         "below, every field of trl.GRPOConfig and trl.ModelConfig is one, by its own name (model_name_or_path, "
