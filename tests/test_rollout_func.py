@@ -13,7 +13,7 @@ ROWS = 3
 class Engine:
     """Gives (prompt, budget, stream) in place of each rollout, the last row's first."""
 
-    def generate(self, prompts, budgets, sampling, *, seed, streams, on_rollout, on_step):
+    def sampled(self, prompts, budgets, *, streams, on_rollout, on_step):
         rollouts = list(zip(map(tuple, prompts), budgets, streams, strict=True))
         for row in reversed(range(len(rollouts))):
             on_rollout(row, rollouts[row])
@@ -27,8 +27,7 @@ def fake_trainer(process, group, mode="colocate"):
         use_vllm=True,
         vllm_mode=mode,
         vllm_generation=SimpleNamespace(tensor_parallel_size=group, tp_group="group"),
-        args=SimpleNamespace(sampling=None),
-        rollout_seed=lambda: 0,
+        sampled=Engine.sampled,
         stop=SimpleNamespace(check="check"),
     )
 
