@@ -181,6 +181,33 @@ class MarkerArguments:
     wrap_up_str: str = field(
         default="", metadata={"help": "Text inserted before the end marker at a forced close. The paper uses none."}
     )
+    reminder_every: int = field(
+        default=0,
+        metadata={
+            "help": "Insert reminder_str after each so many sampled thinking tokens, while a limited budget is left; 0 "
+            "for none."
+        },
+    )
+    reminder_str: str = field(
+        default="", metadata={"help": "The reminder, such as: left {tokens}. {tokens} is what is left of t."}
+    )
+
+    def check_reminders(self) -> None:
+        """Raises ValueError where one of the two fields lacks the other."""
+        if self.reminder_every < 0:
+            raise ValueError(
+                f"reminder_every is {self.reminder_every}: give a number of tokens, or 0 for no reminders."
+            )
+        if self.reminder_every and "{tokens}" not in self.reminder_str:
+            raise ValueError(
+                f"reminder_str is {self.reminder_str!r}, and reminder_every is {self.reminder_every}: write {{tokens}} "
+                f"where the number of tokens left goes."
+            )
+        if self.reminder_str and not self.reminder_every:
+            raise ValueError(
+                f"reminder_str is {self.reminder_str!r}, and reminder_every is 0: give the number of tokens after "
+                f"which it comes, or leave it out."
+            )
 
 
 @dataclass

@@ -5,10 +5,11 @@ Nothing here imports torch or trl: rewards, plots and servers can use these word
 
 from __future__ import annotations
 
+import functools
 import math
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import yaml
 
@@ -44,12 +45,12 @@ class Budget:
     carry_over: bool = False
 
     def __post_init__(self):
-        for field, name in (
+        for phase, name in (
             ("thinking", "thinking_token_budget"),
             ("solution", "solution_token_budget"),
             ("total", "total_token_budget"),
         ):
-            object.__setattr__(self, field, validated_budget(getattr(self, field), name))
+            object.__setattr__(self, phase, validated_budget(getattr(self, phase), name))
 
     def solution_after(self, thinking_tokens: int) -> int:
         """The most solution tokens after so many thinking tokens; -1 is no limit."""
@@ -199,6 +200,46 @@ def draw_budget(
     return Budget(thinking=thinking.draw(rng), solution=solution.draw(rng))
 
 
+# A number with every digit: a tokenizer that knows it knows the numbers that are told.
+_ALL_DIGITS = 1234567890
+
+
+@dataclass(frozen=True, slots=True)
+class Reminders:
+    """What the system inserts while thinking is open, to tell the policy how many thinking tokens it has left.
+
+    Attributes:
+        every: sampled thinking tokens from one to the next.
+        text: with `{tokens}`, for what is left.
+        ids_of: the ids of the text with so many tokens left.
+    """
+
+    every: int
+    text: str
+    ids_of: Callable[[int], tuple[int, ...]] = field(repr=False, compare=False)
+
+    @classmethod
+    def from_tokenizer(cls, tokenizer, every: int, text: str) -> Reminders:
+        """Raises ValueError where the tokenizer does not know the words, or not all digits."""
+
+        @functools.cache
+        def ids_of(left: int) -> tuple[int, ...]:
+            return inserted_ids(tokenizer, text.replace("{tokens}", str(left)), "reminder_str")
+
+        ids_of(_ALL_DIGITS)
+        return cls(every, text, ids_of)
+
+    def after(self, sampled: int, thinking_token_budget: int) -> tuple[int, ...]:
+        """What is inserted after so many sampled thinking tokens; () where none is due, or no budget limits them."""
+        left = thinking_token_budget - sampled
+        return self.ids_of(left) if left > 0 and sampled % self.every == 0 else ()
+
+    def inserted(self, sampled: int, thinking_token_budget: int) -> int:
+        """How many tokens are inserted among so many sampled thinking tokens; none follow the last."""
+        last = min(sampled, thinking_token_budget)
+        return sum(len(self.after(count, thinking_token_budget)) for count in range(self.every, last, self.every))
+
+
 @dataclass(frozen=True, slots=True)
 class ReasoningTokens:
     """The token ids that open and close the phases of a rollout.
@@ -209,6 +250,7 @@ class ReasoningTokens:
         bridge: what the system inserts at a forced close: the end marker, with words before or after it, if any.
         eos: every id that ends a rollout.
         opened: prompt endings that mean that thinking is already open (the marker alone, or with white space after it).
+        reminders: of what is left of the thinking budget; None for none.
     """
 
     start: tuple[int, ...]
@@ -216,6 +258,7 @@ class ReasoningTokens:
     bridge: tuple[int, ...]
     eos: frozenset[int]
     opened: tuple[tuple[int, ...], ...]
+    reminders: Reminders | None = None
 
     def __post_init__(self):
         if not self.start or not self.end:
@@ -230,6 +273,11 @@ class ReasoningTokens:
             raise ValueError("A reasoning marker contains an EOS token: choose markers that do not end the text.")
         if count_marker(self.bridge, self.end) != 1:
             raise ValueError("The bridge must have the end marker once.")
+        if self.reminders is not None and {*self.end, *self.eos} & {*self.reminders.ids_of(_ALL_DIGITS)}:
+            raise ValueError(
+                f"reminder_str is {self.reminders.text!r}, which has tokens of the end marker or EOS: choose words "
+                f"that do not end the thinking."
+            )
 
     @classmethod
     def from_tokenizer(
@@ -239,13 +287,15 @@ class ReasoningTokens:
         reasoning_start_str: str = "<think>",
         reasoning_end_str: str = "</think>",
         wrap_up_str: str = "",
+        reminder_every: int = 0,
+        reminder_str: str = "",
         eos_token_ids: int | Sequence[int] | None = None,
     ) -> ReasoningTokens:
         """Ask `tokenizer` for the ids of the markers; `eos_token_ids` adds to the tokenizer's own EOS.
 
         Raises:
-            ValueError: a marker or the wrap-up text is absent from the vocabulary, or the tokenizer splits a marker
-                differently beside other text, so that its ids in a sampled text could not be known.
+            ValueError: a marker, the wrap-up text or the reminder is absent from the vocabulary, or the tokenizer
+                splits a marker differently beside other text, so that its ids in a sampled text could not be known.
         """
         start = _marker_ids(tokenizer, reasoning_start_str, "reasoning_start_str")
         end = _marker_ids(tokenizer, reasoning_end_str, "reasoning_end_str")
@@ -257,7 +307,15 @@ class ReasoningTokens:
             bridge=inserted_ids(tokenizer, wrap_up_str, "wrap_up_str") + end,
             eos=frozenset(own_eos + more_eos),
             opened=opened_endings(tokenizer, reasoning_start_str),
+            reminders=Reminders.from_tokenizer(tokenizer, reminder_every, reminder_str) if reminder_every else None,
         )
+
+    def most_reminded(self, budget: Budget) -> int:
+        """The most tokens of reminders in a rollout under `budget`."""
+        if self.reminders is None:
+            return 0
+        sampled = budget.thinking if budget.total == UNLIMITED else budget.total
+        return self.reminders.inserted(sampled, budget.thinking)
 
     def is_opened_by(self, prompt_ids: Sequence[int]) -> bool:
         """Whether the prompt already opens the thinking, as chat templates that prefill `<think>` do."""

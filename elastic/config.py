@@ -82,6 +82,7 @@ class ElasticConfig(AnytimeArguments, BudgetArguments, GradingArguments, GRPOCon
         for name in ("thinking_token_budget", "solution_token_budget", "target_tokens", "stages"):
             setattr(self, name, _as_value(vars(self)[name]))
         self._check_budgets()
+        self.check_reminders()
         self._check_told()
         self._check_work()
         self._check_refused()

@@ -125,11 +125,15 @@ def work(
 
 
 def _completion_tokens(config: ElasticConfig) -> int:
-    """The most tokens of a rollout; a marker has at most as many as it has bytes."""
+    """The most tokens of a rollout; a text has at most as many as it has bytes."""
     if config.max_completion_length is not None:
         return config.max_completion_length
-    bridge = len((config.wrap_up_str + config.reasoning_end_str).encode())
-    return config.longest_rollout + bridge
+    t, _ = config.largest_budgets
+    inserted = len((config.wrap_up_str + config.reasoning_end_str).encode())
+    if config.reminder_every and t > 0:
+        reminder = config.reminder_str.replace("{tokens}", str(t)).encode()
+        inserted += (t - 1) // config.reminder_every * len(reminder)
+    return config.longest_rollout + inserted
 
 
 def headline(name: str, sizes: ModelSizes, config: ElasticConfig) -> str:

@@ -107,6 +107,7 @@ class Rollout:
         yield "the prompt is empty", not self.prompt_ids
         bounds = [-1, *self.interjected, len(self.thinking_ids)]
         yield "interjected names no ascending places of thinking", any(a >= b for a, b in pairwise(bounds))
+        yield "a reminder is missing, or is another's", not self._is_reminded()
         yield "more thinking tokens than the budget", _over(self.thinking_tokens, budget.thinking)
         solution_budget = budget.solution_after(self.thinking_tokens)
         yield "more solution tokens than the budget", _over(self.solution_tokens, solution_budget)
@@ -120,6 +121,20 @@ class Rollout:
                 )
         yield from self._thinking_inconsistencies()
         yield from self._solution_inconsistencies()
+
+    def _is_reminded(self) -> bool:
+        """Whether each reminder was inserted, after the sampled thinking tokens that it follows."""
+        reminders, t = self.tokens.reminders, self.budget.thinking
+        if reminders is None:
+            return True
+        inserted = set(self.interjected)
+        sampled = [place for place in range(len(self.thinking_ids)) if place not in inserted]
+        for count in range(reminders.every, len(sampled), reminders.every):
+            ids = reminders.after(count, t)
+            places = range(sampled[count - 1] + 1, sampled[count - 1] + 1 + len(ids))
+            if not inserted.issuperset(places) or tuple(self.thinking_ids[places.start : places.stop]) != ids:
+                return False
+        return True
 
     def _thinking_inconsistencies(self):
         reason, end, eos = self.thinking_stop_reason, self.tokens.end, self.tokens.eos

@@ -27,7 +27,7 @@ class RolloutBuilder:
         """
         Args:
             context_length: positions of the model, None if unbounded.
-            interjected: how many tokens will be inserted into the thinking.
+            interjected: how many tokens will be inserted into the thinking, beside reminders.
 
         Raises:
             ValueError: the budget, with what is inserted, does not fit the context.
@@ -44,7 +44,8 @@ class RolloutBuilder:
         self.source: Rollout | None = None
         self.thinking_stop_reason: ThinkingStopReason | None = None
         self.finish_reason: FinishReason | None = None
-        self._interjected = interjected
+        self._reminder: list[int] = []
+        self._interjected = interjected + tokens.most_reminded(budget)
         self._room = math.inf if context_length is None else context_length - len(self.prompt_ids)
         self._check_room(context_length)
         if budget.thinking == 0:
@@ -67,9 +68,15 @@ class RolloutBuilder:
             tokens: markers with the same end, and maybe another bridge; unset, the rollout's.
 
         Raises:
-            ValueError: `budget` does not fit the context.
+            ValueError: `budget` does not fit the context, or the rollout was reminded of another thinking budget.
         """
-        builder = cls(rollout.prompt_ids, budget, tokens or rollout.tokens, context_length, len(rollout.interjected))
+        tokens, reminders = tokens or rollout.tokens, rollout.tokens.reminders
+        if tokens.reminders != reminders or (reminders and budget.thinking != rollout.budget.thinking):
+            raise ValueError(
+                f"A rollout with other reminders than those of a thinking budget of {budget.thinking} cannot be forked "
+                f"there: sample one from the start."
+            )
+        builder = cls(rollout.prompt_ids, budget, tokens, context_length, _interjected_beside_reminders(rollout))
         builder.source = rollout
         builder._take_thinking(rollout, len(rollout.thinking_ids))
         forced_alike = builder.forced_token is not None and list(rollout.bridge_ids) == list(builder.tokens.bridge)
@@ -89,7 +96,7 @@ class RolloutBuilder:
         """
         if rollout.thinking_stop_reason is not ThinkingStopReason.NATURAL:
             raise ValueError(f"The thinking was closed by {rollout.thinking_stop_reason}, not by the policy.")
-        interjected = len(rollout.interjected) + len(ids)
+        interjected = _interjected_beside_reminders(rollout) + len(ids)
         builder = cls(rollout.prompt_ids, rollout.budget, rollout.tokens, context_length, interjected)
         builder.source = rollout
         builder._take_thinking(rollout, len(rollout.thinking_ids) - len(rollout.tokens.end))
@@ -107,7 +114,9 @@ class RolloutBuilder:
         for place in range(len(self.thinking_ids), len(ids)):
             if self.thinking_stop_reason is not None:
                 return
-            if place in interjected:
+            if place in interjected and self.forced_token is not None:
+                self.insert()
+            elif place in interjected:
                 self.interject([ids[place]])
             else:
                 self.sample(ids[place], *known.next())
@@ -155,14 +164,16 @@ class RolloutBuilder:
 
     @property
     def forced_token(self) -> int | None:
-        """The bridge token that comes next, or None when the policy samples."""
+        """The token of a reminder or of the bridge that comes next, or None when the policy samples."""
+        if self._reminder:
+            return self._reminder[0]
         if self.thinking_stop_reason is ThinkingStopReason.BUDGET and len(self.bridge_ids) < len(self.tokens.bridge):
             return self.tokens.bridge[len(self.bridge_ids)]
         return None
 
     @property
     def phase_tokens_left(self) -> float:
-        """The most tokens that the policy may sample before its phase is spent; infinite if nothing bounds it."""
+        """The most tokens that the policy may sample before its phase is spent or it is reminded; may be infinite."""
         in_thinking = self.thinking_stop_reason is None
         phase = self.budget.thinking if in_thinking else self._solution_budget
         left = [self._room - len(self.thinking_ids) - len(self.bridge_ids) - len(self.solution_ids)]
@@ -170,6 +181,8 @@ class RolloutBuilder:
             left.append(phase - (self.thinking_tokens if in_thinking else len(self.solution_ids)))
         if self.budget.total != UNLIMITED:
             left.append(self.budget.total - self.sampled_tokens)
+        if in_thinking and self.tokens.reminders is not None and phase != UNLIMITED:
+            left.append(self.tokens.reminders.every - self.thinking_tokens % self.tokens.reminders.every)
         return min(left)
 
     @property
@@ -189,7 +202,10 @@ class RolloutBuilder:
 
     def insert(self):
         """Take the forced token: it is in the sequence, and in no count, mask or log-probability."""
-        self.bridge_ids.append(self.forced_token)
+        if self._reminder:
+            self.interject([self._reminder.pop(0)])
+        else:
+            self.bridge_ids.append(self.forced_token)
 
     def interject(self, ids: Sequence[int]):
         """Insert `ids` into the open thinking: they are in the sequence, and in no count, mask or log-probability."""
@@ -218,6 +234,8 @@ class RolloutBuilder:
             self._close_by_force()
         elif self._spent():
             self._stop_thinking(ThinkingStopReason.LENGTH, FinishReason.LENGTH)
+        elif self.tokens.reminders is not None:
+            self._reminder = list(self.tokens.reminders.after(self.thinking_tokens, self.budget.thinking))
 
     def _sample_solution(self, token: int):
         self.solution_ids.append(token)
@@ -262,6 +280,14 @@ class RolloutBuilder:
             tokens=self.tokens,
             interjected=self.interjected,
         )
+
+
+def _interjected_beside_reminders(rollout: Rollout) -> int:
+    """How many tokens were inserted into its thinking that were no reminders."""
+    reminders = rollout.tokens.reminders
+    if reminders is None:
+        return len(rollout.interjected)
+    return len(rollout.interjected) - reminders.inserted(rollout.thinking_tokens, rollout.budget.thinking)
 
 
 class _Logprobs:

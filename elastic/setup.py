@@ -14,7 +14,7 @@ from trl import ModelConfig, get_peft_config
 
 from elastic import model_source
 from elastic.arguments import DataArguments, RunArguments
-from elastic.budget import UNLIMITED, ReasoningTokens, inserted_ids
+from elastic.budget import UNLIMITED, Budget, ReasoningTokens, inserted_ids
 from elastic.config import ElasticConfig
 from elastic.data import BUDGET_COLUMNS, prompt_token_ids, selected_problems
 from elastic.engines.transformers import context_length
@@ -195,6 +195,8 @@ def check_context(
         reasoning_start_str=config.reasoning_start_str,
         reasoning_end_str=config.reasoning_end_str,
         wrap_up_str=config.wrap_up_str,
+        reminder_every=config.reminder_every,
+        reminder_str=config.reminder_str,
     )
     model_config = AutoConfig.from_pretrained(
         name, revision=model.model_revision, trust_remote_code=config.trust_remote_code
@@ -206,6 +208,7 @@ def check_context(
     if context is None:
         return
     rollout = _longest_rollout(dataset, config) + len(tokens.bridge)
+    rollout += tokens.most_reminded(Budget(*_largest_budgets(dataset, config)))
     told = _longest_instruction(tokenizer, dataset, config)
     limit = data.max_prompt_length
     if limit and not told and limit + len(tokens.start) + rollout <= context:

@@ -115,11 +115,14 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
             reasoning_start_str=args.reasoning_start_str,
             reasoning_end_str=args.reasoning_end_str,
             wrap_up_str=args.wrap_up_str,
+            reminder_every=args.reminder_every,
+            reminder_str=args.reminder_str,
             eos_token_ids=self.eos_token_ids,
         )
         if self.max_completion_length is None:
-            bridge = len(self.reasoning_tokens.bridge)
-            self.max_completion_length = args.longest_rollout + bridge
+            inserted = len(self.reasoning_tokens.bridge)
+            inserted += self.reasoning_tokens.most_reminded(Budget(*args.largest_budgets))
+            self.max_completion_length = args.longest_rollout + inserted
         if not args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(TrainingProgress(self))

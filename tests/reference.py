@@ -25,19 +25,23 @@ def reference_rollout(
     """The segments and reasons of one rollout whose next token after any ids is `choose(ids)`."""
     t, s, total = (math.inf if bound == -1 else bound for bound in (budget.thinking, budget.solution, budget.total))
     context = math.inf if context is None else context
-    ids, thinking, solution = list(prompt), [], []
+    ids, thinking, solution, thought = list(prompt), [], [], 0
     if not any(ids[-len(opening) :] == list(opening) for opening in tokens.opened):
         ids += tokens.start
 
     reason = None
     while reason is None:
-        if len(thinking) == t:
+        if thought == t:
             reason = "budget"
-        elif len(thinking) == total or len(ids) == context:
+        elif thought == total or len(ids) == context:
             reason = "length"
         else:
+            if tokens.reminders and t < math.inf and thought and thought % tokens.reminders.every == 0:
+                thinking += tokens.reminders.ids_of(t - thought)
+                ids += tokens.reminders.ids_of(t - thought)
             thinking.append(choose(ids))
             ids.append(thinking[-1])
+            thought += 1
             if thinking[-1] in tokens.eos:
                 reason = "eos"
             elif thinking[-len(tokens.end) :] == list(tokens.end):
@@ -47,7 +51,7 @@ def reference_rollout(
     ids += bridge
     finish = {"eos": "stop", "length": "length"}.get(reason)
     while finish is None:
-        if len(solution) == s or len(thinking) + len(solution) == total or len(ids) == context:
+        if len(solution) == s or thought + len(solution) == total or len(ids) == context:
             finish = "length"
         else:
             solution.append(choose(ids))

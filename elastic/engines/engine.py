@@ -39,6 +39,7 @@ class Engine(ABC):
         on_rollout: OnRollout | None = None,
         on_step: OnStep | None = None,
         keep_thinking: int = 0,
+        tokens: ReasoningTokens | None = None,
     ) -> list[Rollout]:
         """One rollout for each prompt, in order; the random numbers of row i depend on (seed, streams[i]) alone.
 
@@ -51,13 +52,15 @@ class Engine(ABC):
             on_step: called now and then while sampling goes on; what it raises ends it.
             keep_thinking: so many tokens of each row's thinking will be forked from next: an engine with a cache of
                 its own keeps them there, as far as there is memory.
+            tokens: markers with the same end, and maybe another bridge or reminders; unset, the engine's.
 
         Raises:
             ValueError: a prompt with its budget does not fit the model's context.
             EngineError: the engine fails; `on_rollout` has been told of the rollouts that had finished.
         """
+        tokens = tokens or self.tokens
         builders = [
-            RolloutBuilder(self.tokens.open(prompt), budget, self.tokens, self.context_length)
+            RolloutBuilder(tokens.open(prompt), budget, tokens, self.context_length)
             for prompt, budget in zip(prompts, budgets, strict=True)
         ]
         self.forget()
@@ -94,7 +97,8 @@ class Engine(ABC):
             on_step: as in `generate`.
 
         Raises:
-            ValueError: `cuts` are neither, or a fork does not fit the model's context.
+            ValueError: `cuts` are neither, a fork does not fit the model's context, or a rollout was reminded of
+                another thinking budget.
             EngineError: the engine fails; `on_rollout` has been told of the forks that had finished.
         """
         cuts_of = _cuts_of_each(cuts, len(rollouts))

@@ -83,7 +83,7 @@ class RequestedRollouts:
         self._tokens = tokens
         self._builders = builders
         self._seeds = [random.Random(f"{seed}/{number}") for number in streams]
-        self._one_pass = one_pass and tokens.bridge == tokens.end
+        self._one_pass = one_pass
         self._closed_by_engine: set[int] = set()
         self._on_rollout = on_rollout
         self._rollouts: dict[int, Rollout] = {}
@@ -106,13 +106,19 @@ class RequestedRollouts:
         # Where the solution may take all that is left, a natural close needs no stop: the request goes on into it.
         flows_on = builder.budget.solution == UNLIMITED or builder.budget.solution >= most_tokens
         stops = sorted({*eos, self._tokens.end[-1]}) if thinks and not flows_on else eos
-        if self._one_pass and thinks and builder.budget.thinking > 0 and not builder.thinking_ids:
+        if self._can_close(builder):
             self._closed_by_engine.add(row)
             budget = builder.budget.thinking + self._prefilled(builder.prompt_ids)
             return Request(prompt_ids, _whole(builder.most_new_tokens), eos, seed, thinking_token_budget=budget)
         # vLLM 0.32 applies the budget of a row that has left to one that comes in its place without a budget.
         unlimited = _MOST_TOKENS if self._one_pass else None
         return Request(prompt_ids, most_tokens, stops, seed, thinking_token_budget=unlimited)
+
+    def _can_close(self, builder: RolloutBuilder) -> bool:
+        """Whether the engine can close this thinking itself: it inserts nothing but the end marker."""
+        plain = builder.tokens.bridge == builder.tokens.end and builder.tokens.reminders is None
+        begins = builder.thinking_stop_reason is None and not builder.thinking_ids
+        return self._one_pass and plain and begins and builder.budget.thinking > 0
 
     def _prefilled(self, prompt_ids: Sequence[int]) -> int:
         """Tokens of the prompt after its last start marker, which vLLM counts as thinking."""
