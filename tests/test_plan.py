@@ -235,6 +235,17 @@ def test_a_recipe_fits_the_launch_file_that_its_first_line_names(config_file, ca
     assert "It fits: at most " in said
 
 
+METHODS = sorted((ROOT / "recipes" / "math_1.5b").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("recipe", METHODS, ids=lambda path: path.stem)
+def test_each_method_fits_the_launch_file_of_the_paper(config_file, capsys, recipe):
+    assert recipe.read_text().startswith("# accelerate launch --config_file launch/zero2.yaml ")
+    sizes = ["--model_config", config_file("e1_math_1.5b")]
+    assert run("--config", recipe, "--launch", ROOT / "launch/zero2.yaml", *sizes) == 0
+    assert "It fits: at most " in capsys.readouterr().out
+
+
 def test_what_does_not_fit_is_said_with_what_would(config_file, capsys):
     command = ["--config", ROOT / "recipes/e1_code_14b.yaml", "--model_config", config_file("e1_code_14b")]
     assert run(*command, "--launch", ROOT / "launch/zero1.yaml") == 1

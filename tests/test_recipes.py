@@ -26,10 +26,25 @@ from rewards.code_reward import CodeSettings
 from rewards.sandbox import SandboxError, choose_sandbox
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+# Folders of recipes that are not of a training.
+OTHERS = {"eval", "compare"}
+# What the recipes of the embedded tasks begin with.
+EMBEDDED = ("nano", "paths")
+RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name not in OTHERS)
+NAMES = [str(path.relative_to(ROOT / "recipes").with_suffix("")) for path in RECIPES]
 EVALUATION_RECIPES = sorted((ROOT / "recipes" / "eval").glob("*.yaml"))
 LAUNCH_FILES = sorted((ROOT / "launch").glob("*.yaml"))
 PAPER = ["e1_code_14b", "e1_math_1.5b", "e1_math_7b"]
+# Of the methods' recipes for the 1.5B model, with 128 prompts a batch: group size, rollouts an update, updates.
+METHODS = {
+    "grpo": (16, 1024, 400),
+    "l1_exact": (16, 1024, 2 * 700),
+    "l1_max": (16, 1024, 2 * (700 + 120)),
+    "thinkprune": (16, 2048, 3 * 180),
+    "e1_sampled": (8, 512, 400),
+    "e1_anchor": (8, 512, 400),
+    "e1_told": (8, 512, 400),
+}
 # The benchmarks of each evaluation, of which tests/benchmark_rows.py has rows.
 PROTOCOLS = {
     "e1_math": ["aime24", "amc", "math500", "minerva", "olympiadbench"],
@@ -39,14 +54,18 @@ PROTOCOLS = {
 }
 
 
-def parsed(recipe: Path, *more: str):
+def path_of(name: str) -> Path:
+    return ROOT / "recipes" / f"{name}.yaml"
+
+
+def parsed(name: str, *more: str):
     """(data, run, model, config), on this machine."""
     kinds = (DataArguments, RunArguments, ModelConfig, ElasticConfig)
-    return parse(kinds, ["--config", str(recipe), "--use_cpu", "true", *more], prog="test")
+    return parse(kinds, ["--config", str(path_of(name)), "--use_cpu", "true", *more], prog="test")
 
 
 def fields(name: str) -> dict:
-    return yaml.safe_load((ROOT / "recipes" / f"{name}.yaml").read_text())
+    return yaml.safe_load(path_of(name).read_text())
 
 
 def launch_command(recipe: Path) -> list[str]:
@@ -55,9 +74,9 @@ def launch_command(recipe: Path) -> list[str]:
     return shlex.split(first_line.removeprefix("# "))
 
 
-def processes(recipe: Path) -> int:
+def processes(name: str) -> int:
     """How many processes the first line of a training recipe starts."""
-    words = launch_command(recipe)
+    words = launch_command(path_of(name))
     assert words[:2] == ["accelerate", "launch"]
     options = launch_command_parser().parse_args(words[2:])
     if options.config_file is None:
@@ -66,21 +85,21 @@ def processes(recipe: Path) -> int:
 
 
 def test_finds_the_recipes():
-    assert [recipe.stem for recipe in RECIPES] == [*PAPER, "nano"]
+    assert {*PAPER, "nano", *(f"math_1.5b/{name}" for name in METHODS)} <= set(NAMES)
     assert [recipe.stem for recipe in EVALUATION_RECIPES] == sorted([*PROTOCOLS, "nano"])
     assert {"cpu", "single_gpu"} <= {launch_file.stem for launch_file in LAUNCH_FILES}
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_parses_and_every_field_of_it_counts(recipe):
-    merged = {name: value for part in parsed(recipe) for name, value in vars(part).items()}
-    given = fields(recipe.stem)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_parses_and_every_field_of_it_counts(name):
+    merged = {field: value for part in parsed(name) for field, value in vars(part).items()}
+    given = fields(name)
     assert len(given) >= 20
-    for name, value in given.items():
-        found = merged[name]
+    for field, value in given.items():
+        found = merged[field]
         if isinstance(found, list) and not isinstance(value, list):
             found = found[0]
-        assert found == value or str(getattr(found, "value", found)) == value, name
+        assert found == value or str(getattr(found, "value", found)) == value, field
 
 
 @pytest.mark.parametrize("recipe", EVALUATION_RECIPES, ids=lambda path: path.stem)
@@ -99,31 +118,31 @@ def test_one_row_that_cannot_be_asked_does_not_refuse_a_data_set_of_the_hub(name
     assert len(checked) == 2 and all(each.drop_malformed_rows for each in checked)
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_the_first_line_launches_this_recipe(recipe):
-    options = launch_command_parser().parse_args(launch_command(recipe)[2:])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_line_launches_this_recipe(name):
+    command = launch_command(path_of(name))
+    options = launch_command_parser().parse_args(command[2:])
     assert options.module and options.training_script == "elastic.train"
-    assert fields(recipe.stem)["resume"] == "auto"
-    assert options.training_script_args[:2] == ["--config", f"recipes/{recipe.name}"]
-    named = re.findall(r"launch/\S+", recipe.read_text().splitlines()[0])
-    assert all((ROOT / name).is_file() for name in named)
-    assert processes(recipe) == (1 if recipe.stem == "nano" else 8)
+    assert fields(name)["resume"] == "auto"
+    assert options.training_script_args[:2] == ["--config", f"recipes/{name}.yaml"]
+    assert all((ROOT / word).is_file() for word in command if word.startswith("launch/"))
+    assert processes(name) == (1 if name.startswith(EMBEDDED) else 8)
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_holds_no_hardware_and_a_launch_file_no_hyperparameter(recipe):
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_holds_no_hardware_and_a_launch_file_no_hyperparameter(name):
     hardware = {"use_cpu", "num_processes", "deepspeed", "fsdp", "mixed_precision"}
     for launch_file in LAUNCH_FILES:
         launched = yaml.safe_load(launch_file.read_text()).keys()
-        assert launched.isdisjoint(fields(recipe.stem).keys())
-    assert hardware.isdisjoint(fields(recipe.stem).keys())
+        assert launched.isdisjoint(fields(name).keys())
+    assert hardware.isdisjoint(fields(name).keys())
 
 
 @pytest.mark.parametrize("name", PAPER)
 def test_the_papers_settings(name):
     """arXiv 2505.05315, section 4: 128 prompts of 8 samples a batch, in mini-batches of 64 prompts, and so on."""
     recipe = fields(name)
-    rows_a_step = recipe["per_device_train_batch_size"] * processes(ROOT / "recipes" / f"{name}.yaml")
+    rows_a_step = recipe["per_device_train_batch_size"] * processes(name)
     assert rows_a_step * recipe["steps_per_generation"] == 128 * recipe["num_generations"] == 1024
     assert rows_a_step * recipe["gradient_accumulation_steps"] == 64 * 8
     updates_a_batch = recipe["steps_per_generation"] // recipe["gradient_accumulation_steps"]
@@ -139,11 +158,91 @@ def test_the_papers_settings(name):
     assert recipe["solution_truncated_reward"] == "keep"
 
 
+@pytest.mark.parametrize(("method", "work"), METHODS.items())
+def test_the_methods_work_on_the_same_model_problems_and_batches(method, work):
+    """What is not a method's own is E1's: 128 prompts a batch, learning rate, KL, clip, loss."""
+    name = f"math_1.5b/{method}"
+    recipe, group = fields(name), work[0]
+    rows_a_step = recipe["per_device_train_batch_size"] * processes(name)
+    assert rows_a_step * recipe["steps_per_generation"] == 128 * group
+    assert (group, rows_a_step * recipe["gradient_accumulation_steps"]) == (recipe["num_generations"], work[1])
+    assert recipe["max_steps"] == work[2]
+    assert path_of(name).read_text().splitlines()[1].startswith("# ")
+    own = {
+        *("output_dir", "run_name", "reward_funcs", "thinking_token_budget", "solution_token_budget", "max_steps"),
+        *("num_generations", "per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation"),
+        *(("solution_truncated_reward", "temperature", "max_prompt_length") if method == "thinkprune" else ()),
+    }
+    e1 = {field: value for field, value in fields("e1_math_1.5b").items() if field not in own}
+    assert {field: recipe[field] for field in e1} == e1
+
+
+def stages_of(method: str) -> list[tuple]:
+    """(updates, thinking budgets, solution budgets, most tokens, weights of the rewards) of each stage."""
+    *_, config = parsed(f"math_1.5b/{method}")
+    ends = [0, *(round(stage.end * config.max_steps) for stage in config.run_stages)]
+    return [
+        (end - start, stage.thinking.choices, stage.solution.choices, stage.total, stage.reward_weights)
+        for start, end, stage in zip(ends, ends[1:], config.run_stages, strict=False)
+    ]
+
+
+def test_grpo_has_the_cap_of_the_last_stage_of_its_base_model():
+    *_, config = parsed("math_1.5b/grpo")
+    assert config.longest_rollout == 24576 == 24 * 1024
+    assert stages_of("grpo") == [(400, (-1,), (-1,), -1, None)]
+
+
+@pytest.mark.parametrize(("method", "words"), [("l1_exact", "for"), ("l1_max", "for maximum")])
+def test_l1_asks_for_100_to_4000_tokens(method, words):
+    """arXiv 2503.04697, section 3."""
+    _, run, _, config = parsed(f"math_1.5b/{method}")
+    assert config.target_tokens == {"uniform": [100, 4000]}
+    assert config.budget_instruction == f"Think {words} {{tokens}} tokens."
+    rewards = training_rewards(run, config)
+    # 300 tokens more than asked for, of a right answer.
+    scores = [
+        function(completions=[r"\boxed{1}"], answer=["1"], target_tokens=[1000], completion_ids=[[0] * 1300])
+        for function in rewards.functions
+    ]
+    assert scores == [[pytest.approx(1 - 0.0003 * 300)], [pytest.approx(0.5 - 0.001 * 300)]][: len(scores)]
+
+
+def test_l1_max_goes_on_from_l1_exact():
+    """700 batches of 2 updates at 4096 tokens, then 120 at 4500."""
+    exact = (1400, (-1,), (-1,), 4096)
+    assert stages_of("l1_exact") == [(*exact, None)]
+    assert stages_of("l1_max") == [(*exact, (1.0, 0.0)), (240, (-1,), (-1,), 4500, (0.0, 1.0))]
+
+
+def test_thinkprune_lowers_its_limit_and_rewards_nothing_unfinished():
+    """arXiv 2504.01296: 4k, 3k, 2k; on-policy, so at temperature 1 one update a batch."""
+    assert stages_of("thinkprune") == [(180, (-1,), (-1,), limit, None) for limit in (4000, 3000, 2000)]
+    recipe = fields("math_1.5b/thinkprune")
+    assert (recipe["temperature"], recipe["max_prompt_length"]) == (1.0, 768)
+    assert recipe["solution_truncated_reward"] == "zero"
+
+
+def test_the_methods_of_ours_have_the_budgets_that_the_paper_measures_at():
+    measured = tuple(yaml.safe_load(path_of("eval/e1_math").read_text())["thinking_token_budgets"])
+    for method, thinking, share in (
+        ("e1_sampled", measured, 0.2),
+        ("e1_told", measured, 0.2),
+        ("e1_anchor", (1024,), 0.25),
+    ):
+        assert stages_of(method) == [(400, thinking, (1024,), -1, None)]
+        *_, config = parsed(f"math_1.5b/{method}")
+        assert (config.unbudgeted_share, config.longest_rollout) == (share, 8192)
+        told = method == "e1_told"
+        assert (config.reminder_every, bool(config.budget_instruction)) == ((512, True) if told else (0, False))
+        assert ("{tokens}" in config.reminder_str) == told
+
+
 @pytest.mark.parametrize("name", ["e1_math_1.5b", "e1_math_7b"])
 def test_the_papers_prompt_for_mathematics(name):
     suffix = r"Let's think step by step and output the final answer within \boxed{}."
     assert fields(name)["prompt_suffix"] == suffix
-    assert parsed(ROOT / "recipes" / f"{name}.yaml")[0].prompt_suffix == suffix
+    assert parsed(name)[0].prompt_suffix == suffix
 
 
 @pytest.mark.parametrize(
@@ -158,25 +257,26 @@ def test_the_papers_base_models(name, model):
     assert fields(name)["model_name_or_path"] == model
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_the_rewards_of_a_recipe_are_there_with_their_settings(recipe, monkeypatch):
+@pytest.mark.parametrize("name", NAMES)
+def test_the_rewards_of_a_recipe_are_there_with_their_settings(name, monkeypatch):
     monkeypatch.setattr("rewards.choose_sandbox", lambda wanted: None)  # the machine of a recipe is another one
-    _, run, _, config = parsed(recipe)
+    _, run, _, config = parsed(name)
     rewards = training_rewards(run, config)
-    assert rewards.functions == [REWARDS[name] for name in run.reward_funcs]
-    assert rewards.needed_columns == {"completions", "tests" if recipe.stem == "e1_code_14b" else "answer"}
+    functions = [getattr(function, "func", function) for function in rewards.functions]
+    assert functions == [REWARDS[reward] for reward in run.reward_funcs]
+    assert rewards.needed_columns == {"completions", "tests" if name == "e1_code_14b" else "answer"}
 
 
 def test_the_settings_of_the_code_recipe_are_the_code_rewards():
-    _, run, _, config = parsed(ROOT / "recipes" / "e1_code_14b.yaml", "--code_reward", "{mode: fraction, timeout_s: 2}")
+    _, run, _, config = parsed("e1_code_14b", "--code_reward", "{mode: fraction, timeout_s: 2}")
     (function,) = training_rewards(run, config).functions
     assert function.func is REWARDS["code"]
     assert function.keywords == {"code_settings": CodeSettings(mode="fraction", timeout_s=2)}
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_the_command_line_wins_over_the_recipe(recipe):
-    *_, config = parsed(recipe, "--learning_rate", "0.5", "--thinking_token_budget", "{uniform: [1, 1024]}")
+@pytest.mark.parametrize("name", [*PAPER, "nano"])
+def test_the_command_line_wins_over_the_recipe(name):
+    *_, config = parsed(name, "--learning_rate", "0.5", "--thinking_token_budget", "{uniform: [1, 1024]}")
     assert (config.learning_rate, config.run_stages[0].thinking.largest) == (0.5, 1024)
     assert config.run_stages[0].thinking.smallest == 1
 
