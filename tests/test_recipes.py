@@ -195,7 +195,7 @@ def test_grpo_has_the_cap_of_the_last_stage_of_its_base_model():
 
 @pytest.mark.parametrize(("method", "words"), [("l1_exact", "for"), ("l1_max", "for maximum")])
 def test_l1_asks_for_100_to_4000_tokens(method, words):
-    """arXiv 2503.04697, section 3."""
+    """arXiv 2503.04697, eq. 1 and 2."""
     _, run, _, config = parsed(f"math_1.5b/{method}")
     assert config.target_tokens == {"uniform": [100, 4000]}
     assert config.budget_instruction == f"Think {words} {{tokens}} tokens."
