@@ -14,7 +14,7 @@ from elastic.generations import SampleIndex, drop_cut_line
 from elastic.rollout import Rollout
 
 CHAINS_NAME = "chains.jsonl"
-_SEGMENTS = ("prompt_ids", "thinking_ids", "bridge_ids", "solution_ids")
+_SEGMENTS = ("prompt_ids", "thinking_ids", "bridge_ids", "solution_ids", "interjected")
 _REASONS = ("thinking_stop_reason", "finish_reason")
 
 
@@ -69,7 +69,7 @@ class Chains:
             file.seek(self._places[key, index])
             line = file.readline()
         try:
-            row = json.loads(line)
+            row = {"interjected": [], **json.loads(line)}  # older chains had nothing inserted
             fields = {name: row[name] for name in (*_SEGMENTS, *_REASONS)}
             return Rollout(**fields, budget=Budget(**row["budget"]), logprobs=None, raw_logprobs=None, tokens=tokens)
         except (ValueError, KeyError, TypeError):

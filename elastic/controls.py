@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from elastic.budget import UNLIMITED, Budget, ReasoningTokens, count_marker, inserted_ids
+from elastic.budget import UNLIMITED, Budget, ReasoningTokens, Reminders, count_marker, inserted_ids
 from elastic.engines.engine import Engine
 from elastic.evaluation_arguments import EvaluationArguments
 from elastic.results import Control
@@ -49,7 +49,12 @@ class Cell:
     @property
     def asks(self) -> str:
         """What is appended to the problem; "" for nothing."""
-        return self.settings["instruction"] if self.control is Control.PROMPT else ""
+        return self.settings["instruction"] if self.control in (Control.PROMPT, Control.TOLD) else ""
+
+    @property
+    def reminded(self) -> bool:
+        """Whether what is inserted into its thinking depends on its budget, so that it shares no chain."""
+        return self.control is Control.TOLD and self.settings["reminder_every"] > 0
 
     @property
     def waits(self) -> int:
@@ -86,14 +91,14 @@ def grid(arguments: EvaluationArguments) -> list[Cell]:
     return cells
 
 
-def _at_each_t(control: Control, settings: Callable[[EvaluationArguments], dict] = lambda arguments: {}, **changes):
+def _at_each_t(control: Control, settings: Callable[[EvaluationArguments, int], dict] = lambda *_: {}, **changes):
     def cells(arguments: EvaluationArguments) -> list[Cell]:
         s, longest = arguments.solution_token_budget, arguments.max_completion_tokens
         budgets = [
             Budget(t, s, longest if UNLIMITED in (t, s) else UNLIMITED, **changes)
             for t in arguments.thinking_token_budgets
         ]
-        return [Cell(control, budget, settings(arguments)) for budget in budgets]
+        return [Cell(control, budget, settings(arguments, budget.thinking)) for budget in budgets]
 
     return cells
 
@@ -118,36 +123,49 @@ def _prompt(arguments: EvaluationArguments) -> list[Cell]:
         Cell(
             Control.PROMPT,
             Budget(t, total=arguments.max_completion_tokens),
-            {"instruction": arguments.budget_instruction.replace("{tokens}", str(t))},
+            {"instruction": _instruction(arguments, t)},
         )
         for t in arguments.thinking_token_budgets
         if t != UNLIMITED
     ]
 
 
-def _s1_settings(arguments: EvaluationArguments) -> dict[str, Any]:
+def _instruction(arguments: EvaluationArguments, t: int) -> str:
+    return arguments.budget_instruction.replace("{tokens}", str(t))
+
+
+def _told_settings(arguments: EvaluationArguments, t: int) -> dict[str, Any]:
+    """Nothing is told where there is no limit."""
+    if t == UNLIMITED:
+        return {"instruction": "", "reminder_every": 0, "reminder_str": ""}
+    reminders = {"reminder_every": arguments.reminder_every, "reminder_str": arguments.reminder_str}
+    return {"instruction": _instruction(arguments, t), **reminders}
+
+
+def _s1_settings(arguments: EvaluationArguments, t: int) -> dict[str, Any]:
     return {"close": arguments.s1_close_str, "waits": arguments.s1_waits, "wait": arguments.s1_wait_str}
 
 
 _GRIDS: dict[Control, Callable[[EvaluationArguments], list[Cell]]] = {
     Control.SEPARATE: _at_each_t(Control.SEPARATE),
     Control.ZERO: _zero,
-    Control.WRAP_UP: _at_each_t(Control.WRAP_UP, lambda arguments: {"wrap_up_str": arguments.wrap_up_str}),
+    Control.WRAP_UP: _at_each_t(Control.WRAP_UP, lambda arguments, t: {"wrap_up_str": arguments.wrap_up_str}),
     Control.CARRY_OVER: _at_each_t(Control.CARRY_OVER, carry_over=True),
     Control.S1: _at_each_t(Control.S1, _s1_settings),
     Control.PROMPT: _prompt,
+    Control.TOLD: _at_each_t(Control.TOLD, _told_settings),
     Control.NONE: _none,
     Control.TRUNCATE: _truncate,
 }
 
 
 def sweeps(cells: Sequence[Cell], sweep: str) -> list[list[Cell]]:
-    """The cells that are sampled together: `fork`, all whose prompts are the same; `independent`, each alone."""
+    """The cells that are sampled together: `fork`, all with one prompt, but for the reminded; `independent`, none."""
     if sweep == "independent":
         return [[cell] for cell in cells]
-    by_prompt: dict[str, list[Cell]] = {}
+    by_prompt: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
-        by_prompt.setdefault(cell.asks, []).append(cell)
+        by_prompt.setdefault((cell.asks, cell.label if cell.reminded else ""), []).append(cell)
     return list(by_prompt.values())
 
 
@@ -163,7 +181,10 @@ class Texts:
     tokenizer: Any
 
     def tokens_of(self, cell: Cell) -> ReasoningTokens:
-        """The markers with the bridge that the cell's control inserts."""
+        """The markers with the bridge or the reminders that the cell's control inserts."""
+        if cell.reminded:
+            every, text = cell.settings["reminder_every"], cell.settings["reminder_str"]
+            return replace(self.tokens, reminders=Reminders.from_tokenizer(self.tokenizer, every, text))
         if cell.control is Control.WRAP_UP:
             field, texts = "wrap_up_str", (cell.settings["wrap_up_str"], "")
         elif cell.control is Control.S1:

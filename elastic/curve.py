@@ -23,6 +23,7 @@ CONTROL_STYLES = {
     Control.CARRY_OVER: {"linestyle": "-.", "marker": ">"} | _THIN,
     Control.S1: {"linestyle": (0, (5, 1)), "marker": "d"} | _THIN,
     Control.PROMPT: {"linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "h"} | _THIN,
+    Control.TOLD: {"linestyle": (0, (1, 1)), "marker": "p"} | _THIN,
 }
 CONTROL_LABELS = {
     Control.ZERO: "no thinking",
@@ -30,6 +31,7 @@ CONTROL_LABELS = {
     Control.CARRY_OVER: "left thinking tokens carried over",
     Control.S1: "s1 budget forcing",
     Control.PROMPT: "budget in the prompt",
+    Control.TOLD: "separate budgets, told in the prompt",
 }
 
 

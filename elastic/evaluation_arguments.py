@@ -131,6 +131,7 @@ class ControlArguments(MarkerArguments):
             "help": "One or several. separate: E1, at each of thinking_token_budgets. zero: t = 0. wrap_up: E1 with "
             "wrap_up_str before the end marker. carry_over: E1 whose solution may have the thinking tokens that were "
             "left. s1: budget forcing, with s1_close_str and s1_waits. prompt: budget_instruction, nothing is forced. "
+            "told: E1 with budget_instruction, and maybe reminders (reminder_every). "
             "none: no budget. truncate: truncation_budgets, or each t + s, in all, and nothing is inserted. Unset: "
             "separate, and with no_budget none, with truncation_budgets truncate."
         },
@@ -147,8 +148,8 @@ class ControlArguments(MarkerArguments):
     budget_instruction: str = field(
         default="Think for {tokens} tokens.",
         metadata={
-            "help": "What the control prompt appends to each problem, {tokens} being t; the default is L1's. A model "
-            "trained as L1-Max wants: Think for maximum {tokens} tokens."
+            "help": "What the controls prompt and told append to each problem, {tokens} being t; the default is L1's. "
+            "A model trained as L1-Max wants: Think for maximum {tokens} tokens."
         },
     )
     sweep: Literal["fork", "independent"] = field(
@@ -369,6 +370,12 @@ class EvaluationArguments(
             raise ValueError(
                 f"wrap_up_str is {self.wrap_up_str!r}, and the controls are {', '.join(self.controls)}: give the text "
                 f"together with the control wrap_up, or neither."
+            )
+        self.check_reminders()
+        if self.reminder_every and "told" not in self.controls:
+            raise ValueError(
+                f"reminder_every is {self.reminder_every}, and the controls are {', '.join(self.controls)}: add the "
+                f"control told, or leave it out."
             )
         if self.s1_close_str.count("{end}") != 1:
             raise ValueError(f"s1_close_str is {self.s1_close_str!r}: write {{end}} once, for the end marker.")

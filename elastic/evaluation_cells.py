@@ -54,7 +54,8 @@ class Provenance:
 
     def chain_key(self, cells: Sequence[Cell]) -> str:
         """What the chains of cells that are sampled together are stored under."""
-        of_cells = cells[0].asks if self.sweep == "fork" else cells[0].identity
+        shared = self.sweep == "fork" and not cells[0].reminded
+        of_cells = cells[0].asks if shared else cells[0].identity
         grading = ("reward", "reward_settings", "columns_fingerprint")
         return digest([{name: value for name, value in asdict(self).items() if name not in grading}, of_cells])
 

@@ -41,6 +41,8 @@ class Control(StrEnum):
     """Budget forcing (arXiv 2501.19393): words around the end marker, and maybe `Wait` instead of an early one."""
     PROMPT = "prompt"
     """The budget is asked of the model in the prompt, as L1 does (arXiv 2503.04697), and nothing is forced."""
+    TOLD = "told"
+    """E1 whose prompt tells the thinking budget, and which may be reminded of what is left of it."""
     NONE = "none"
     """No budget but the longest completion."""
     TRUNCATE = "truncate"
@@ -54,6 +56,7 @@ _NAMES = {
     Control.WRAP_UP: "wrap-up ",
     Control.CARRY_OVER: "carry-over ",
     Control.S1: "s1 ",
+    Control.TOLD: "told ",
 }
 
 

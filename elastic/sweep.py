@@ -81,7 +81,8 @@ class Sweep:
     ) -> list[Rollout]:
         """The chain of each prompt: one that is kept, or the rest of it, or a new one."""
         budget, places = chain_budget(self.cells), range(len(prompts))
-        kept = [self.chains and self.chains.get(self.key, index, self.engine.tokens) for index in indices]
+        tokens = self.texts.tokens_of(self.cells[0]) if self.cells[0].reminded else self.engine.tokens
+        kept = [self.chains and self.chains.get(self.key, index, tokens) for index in indices]
         chains: dict[int, Rollout] = {}
         absent, short = [], []
         for place, chain in enumerate(kept):
@@ -107,12 +108,14 @@ class Sweep:
             streams=[streams[place] for place in absent],
             on_rollout=lambda row, chain: finish(absent[row], chain),
             keep_thinking=longest_cut(self.cells) if len(self.cells) > 1 else 0,
+            tokens=tokens,
         )
         self.engine.fork(
             [kept[place] for place in short],
             [budget.thinking],
             budget,
             self.sampling,
+            tokens=tokens,
             seed=seed,
             streams=[streams[place] for place in short],
             on_rollout=lambda row, chain: finish(short[row], chain),

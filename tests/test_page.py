@@ -114,7 +114,9 @@ def test_what_a_chain_went_on_to_think_holds_no_words_that_were_interjected():
     assert base == "a b c" and [row[:2] for row in packed_rows] == [[3, ""], [5, ""], [5, " Wait d e"]]
 
 
-@pytest.mark.parametrize(("control", "own"), [("separate", True), ("wrap_up", True), ("s1", False), ("prompt", False)])
+@pytest.mark.parametrize(
+    ("control", "own"), [("separate", True), ("wrap_up", True), ("s1", False), ("prompt", False), ("told", False)]
+)
 def test_which_controls_keep_the_chain_of_a_sample(tmp_path, control, own):
     path = make_run(tmp_path / "run", "a", skill=1.0, problems=(("math", 1),), samples=1, grid=GRID[:2])
     short, long = json.loads(path.read_text())
@@ -123,7 +125,21 @@ def test_which_controls_keep_the_chain_of_a_sample(tmp_path, control, own):
     (((base, _),),) = map(unpacked, blocks["texts"])
     rows = [json.loads(line) for line in path.with_name("generations.jsonl").read_text("utf-8").splitlines()]
     assert base == rows[own]["thinking_text"] and rows[0]["thinking_text"] != rows[1]["thinking_text"]
-    assert shown["cells"][1]["forked"] == (control != "prompt")
+    assert shown["cells"][1]["forked"] == (control not in ("prompt", "told"))
+
+
+@pytest.mark.parametrize("control", ["s1", "wrap_up", "prompt", "told"])
+def test_controls_with_settings_have_a_mean_over_benchmarks(tmp_path, control):
+    path = make_run(tmp_path / "run", "a", skill=1.0, problems=(("math", 2), ("aime", 2)), samples=1, grid=GRID[:1])
+    cells = json.loads(path.read_text())
+    for cell in cells:
+        cell |= {"control": control, "control_settings": {"instruction": "b", "close": "c{end}", "wrap_up_str": "d"}}
+    shown, _ = page_data([Run("a", cells, path)], trained_budget=None, max_generations=9)
+    told = {"s1": "c</think>", "wrap_up": "d</think>"}.get(control, "</think>"), "b" * (control in ("prompt", "told"))
+    assert [(cell["mean"], cell["inserted"], cell["asked"]) for cell in shown["cells"]] == [
+        *([(False, *told)] * 2),
+        (True, "", ""),
+    ]
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -82,7 +82,8 @@ def page_cell(run: int, cell: dict[str, Any], trained_budget: int | None) -> dic
 
     A mean over benchmarks has accuracy and tokens only; the other numbers are None.
     """
-    budget = BudgetKey.of(cell)
+    budget, mean = BudgetKey.of(cell), cell["benchmark"] == MEAN
+    asked = budget.control in (Control.PROMPT, Control.TOLD) and not mean
     return {
         "run": run,
         "benchmark": cell["benchmark"],
@@ -91,15 +92,15 @@ def page_cell(run: int, cell: dict[str, Any], trained_budget: int | None) -> dic
         "name": "-".join(map(str, budget)),
         "t": budget.thinking,
         "trained": budget.control is Control.SEPARATE and budget.thinking == trained_budget,
-        "forked": cell.get("sweep") == "fork" and budget.control is not Control.PROMPT,
-        "inserted": inserted_text(cell),
-        "asked": cell["control_settings"]["instruction"] if budget.control is Control.PROMPT else "",
+        "forked": cell.get("sweep") == "fork" and budget.control not in (Control.PROMPT, Control.TOLD),
+        "inserted": "" if mean else inserted_text(cell),
+        "asked": cell["control_settings"]["instruction"] if asked else "",
         "reasons": cell.get("reasons", {}),
-        "mean": cell["benchmark"] == MEAN,
+        "mean": mean,
         "pass_at_k": cell.get("pass_at_k", {}),
         "majority_at_n": cell.get("majority_at_n"),
         "rating": rating_text(cell.get("rating")) or "",
-        **{name: cell[name] if cell["benchmark"] != MEAN else cell.get(name) for name in _NUMBERS},
+        **{name: cell.get(name) if mean else cell[name] for name in _NUMBERS},
     }
 
 
@@ -179,7 +180,7 @@ def _samples(run_index: int, run: Run, cells: Sequence[tuple[int, dict]], index:
     for offset, size, row in latest_rows(path, by_key):
         for i in by_key[row["key"]]:
             problem = index.place(_problem(problems, cells[i][1], row["problem_id"]))
-            own_chain = cells[i][1]["control"] not in (Control.S1, Control.PROMPT)
+            own_chain = cells[i][1]["control"] not in (Control.S1, Control.PROMPT, Control.TOLD)
             samples.append(Sample(run_index, i, problem, row, path, offset, size, own_chain))
     return samples
 

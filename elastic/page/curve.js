@@ -1,7 +1,15 @@
 "use strict";
 // Accuracy against tokens or budget: a line for each run and control, with bands of 95 %.
 
-const DASHES = { separate: "", truncate: "6 4", s1: "2 3", prompt: "9 3 2 3", wrap_up: "12 4", carry_over: "5 2" };
+const DASHES = {
+  separate: "",
+  truncate: "6 4",
+  s1: "2 3",
+  prompt: "9 3 2 3",
+  told: "1 3",
+  wrap_up: "12 4",
+  carry_over: "5 2",
+};
 const SHAPES = {
   separate: "circle",
   truncate: "square",
@@ -11,6 +19,7 @@ const SHAPES = {
   zero: "cross",
   wrap_up: "pentagon",
   carry_over: "wedge",
+  told: "hexagon",
 };
 const CONTROL_NAMES = {
   separate: "separate budgets",
@@ -21,6 +30,7 @@ const CONTROL_NAMES = {
   zero: "no thinking",
   wrap_up: "wrap-up text",
   carry_over: "carry-over",
+  told: "told in the prompt",
 };
 const hiddenLines = new Set();
 
@@ -36,6 +46,7 @@ function shapePath(shape, x, y, r) {
   if (shape === "square") return polygon(4, Math.PI / 4);
   if (shape === "diamond") return polygon(4, 0);
   if (shape === "triangle") return polygon(3, -Math.PI / 2);
+  if (shape === "hexagon") return polygon(6, 0);
   if (shape === "wedge") return polygon(3, Math.PI / 2);
   if (shape === "pentagon") return polygon(5, -Math.PI / 2);
   if (shape === "star") return polygon(10, -Math.PI / 2, 0.45);
