@@ -40,6 +40,7 @@ class Evaluation:
 
     arguments: EvaluationArguments
     source: ModelSource
+    solution_source: ModelSource | None
     tokenizer: Any
     problems: list[Row]
     prompts: list[list[int]]
@@ -59,22 +60,28 @@ class Evaluation:
         source: ModelSource,
         tokenizer,
         generations: Generations,
+        solution_source: ModelSource | None = None,
     ) -> Evaluation:
-        """Read and check the problems of one benchmark, and that the budgets fit.
+        """Read and check the problems of one benchmark, and that the budgets fit the models.
+
+        Args:
+            solution_source: of the model that samples the solutions; None: the same.
 
         Raises:
             ValueError, FileNotFoundError: one sentence for what is wrong.
         """
         problems, prompts, dropped = load_prompts(arguments, tokenizer, rewards)
         cells = grid(arguments)
-        provenance = provenance_of(arguments, source, problems, rewards)
+        provenance = provenance_of(arguments, source, problems, rewards, solution_source)
         watch = UngradedWatch(arguments.max_ungraded_rate)
         failures = RewardFailures(arguments.on_reward_error, generations.path.with_name("failed_rewards.jsonl"))
         evaluation = cls(
-            *(arguments, source, tokenizer, problems, prompts, dropped, rewards, cells, provenance, generations),
+            *(arguments, source, solution_source, tokenizer, problems, prompts, dropped, rewards, cells, provenance),
+            generations,
             *(watch, failures),
         )
-        evaluation.check_budgets_fit(reasoning_tokens(arguments, tokenizer), model_context(arguments, source))
+        for model in filter(None, (source, solution_source)):
+            evaluation.check_budgets_fit(reasoning_tokens(arguments, tokenizer), model_context(arguments, model))
         return evaluation
 
     @property
@@ -219,6 +226,8 @@ class Evaluation:
             "model_label": self.arguments.label,
             "model_name_or_path": self.arguments.model_name_or_path,
             "model_revision": self.source.revision,
+            "solution_model_name_or_path": self.arguments.solution_model_name_or_path,
+            "solution_model_revision": self.solution_source.revision if self.solution_source else None,
             "dataset_name": self.arguments.dataset_name,
             "dataset_config": self.arguments.dataset_config,
             "dataset_split": self.arguments.dataset_split,
@@ -300,7 +309,11 @@ def load_prompts(arguments: EvaluationArguments, tokenizer, rewards: Rewards) ->
 
 
 def provenance_of(
-    arguments: EvaluationArguments, source: ModelSource, problems: Sequence[Row], rewards: Rewards
+    arguments: EvaluationArguments,
+    source: ModelSource,
+    problems: Sequence[Row],
+    rewards: Rewards,
+    solution_source: ModelSource | None,
 ) -> Provenance:
     return Provenance(
         model_fingerprint=source.fingerprint,
@@ -319,6 +332,7 @@ def provenance_of(
         attn_implementation=arguments.attn_implementation,
         engine=arguments.engine,
         served_model_name=arguments.served_model_name,
+        solution_model_fingerprint=solution_source.fingerprint if solution_source else None,
     )
 
 

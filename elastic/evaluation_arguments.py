@@ -36,6 +36,17 @@ class EvaluatedModelArguments:
     model_label: str | None = field(
         default=None, metadata={"help": "The model's name in tables and plots; unset, the last part of its path."}
     )
+    solution_model_name_or_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "Another model that samples the solutions, after the thinking of model_name_or_path; it needs the "
+            "same tokenizer, and the transformers engine."
+        },
+    )
+    solution_model_revision: str = field(default="main", metadata={"help": "Its branch, tag or commit."})
+    solution_model_label: str | None = field(
+        default=None, metadata={"help": "Its name in tables and plots; unset, the last part of its path."}
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
         default="auto", metadata={"help": "Precision of the weights; auto is the one that they are stored in."}
     )
@@ -313,14 +324,19 @@ class EvaluationArguments(
 
     @property
     def label(self) -> str:
-        return self.model_label or self.model_name_or_path.rstrip("/").rsplit("/", 1)[-1]
+        thinker = self.model_label or _last_part(self.model_name_or_path)
+        if self.solution_model_name_or_path is None:
+            return thinker
+        return (
+            f"{thinker} thinking, {self.solution_model_label or _last_part(self.solution_model_name_or_path)} solution"
+        )
 
     @property
     def benchmark_name(self) -> str:
         """`math500` of math500.jsonl, and `MATH-500` of org/MATH-500."""
         if self.benchmark:
             return self.benchmark
-        last = self.dataset_name.rstrip("/").rsplit("/", 1)[-1]
+        last = _last_part(self.dataset_name)
         return Path(last).stem if Path(last).suffix.lower() in FILE_SUFFIXES else last
 
     def _check_budgets(self):
@@ -401,10 +417,24 @@ class EvaluationArguments(
             for name in _VLLM_FIELDS:
                 if getattr(self, name) != getattr(EngineArguments, name):
                     raise ValueError(f"{name} is {getattr(self, name)}, and engine is {self.engine}: leave it out.")
+        if self.solution_model_name_or_path is not None and self.engine != "transformers":
+            raise ValueError(
+                f"solution_model_name_or_path is {self.solution_model_name_or_path!r}, and engine is {self.engine}: "
+                f"only the transformers engine has two models, so leave engine out."
+            )
+        if self.solution_model_name_or_path is None and self.solution_model_label is not None:
+            raise ValueError(
+                f"solution_model_label is {self.solution_model_label!r}, and solution_model_name_or_path is not set: "
+                f"give it, or leave the label out."
+            )
         if not 0 < self.vllm_gpu_memory_utilization <= 1:
             raise ValueError(
                 f"vllm_gpu_memory_utilization is {self.vllm_gpu_memory_utilization}: give a share above 0, at most 1."
             )
+
+
+def _last_part(path: str) -> str:
+    return path.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _check_grid_line(budgets: Sequence[int], name: str) -> None:

@@ -46,18 +46,24 @@ class Provenance:
     sweep: str
     engine: str = "transformers"
     served_model_name: str | None = None
+    solution_model_fingerprint: str | None = None
     rollouts_in_chunk: int = ROLLOUTS_IN_CHUNK
 
     def key(self, cell: Cell) -> str:
         """What the samples of this cell are stored under: other settings give another key."""
-        return digest([asdict(self), cell.identity])
+        return digest([self._settings(), cell.identity])
 
     def chain_key(self, cells: Sequence[Cell]) -> str:
         """What the chains of cells that are sampled together are stored under."""
         shared = self.sweep == "fork" and not cells[0].reminded
         of_cells = cells[0].asks if shared else cells[0].identity
         grading = ("reward", "reward_settings", "columns_fingerprint")
-        return digest([{name: value for name, value in asdict(self).items() if name not in grading}, of_cells])
+        return digest([{name: value for name, value in self._settings().items() if name not in grading}, of_cells])
+
+    def _settings(self) -> dict[str, Any]:
+        """All of them; that there is no second model is left out, as before there could be one."""
+        left_out = "solution_model_fingerprint" if self.solution_model_fingerprint is None else None
+        return {name: value for name, value in asdict(self).items() if name != left_out}
 
     def engine_seed(self, cells: Sequence[Cell], chunk: int) -> int:
         """The seed of one chunk of cells that are sampled together, for whichever model.

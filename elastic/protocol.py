@@ -9,13 +9,14 @@ from pathlib import Path
 
 from elastic.arguments import naming
 from elastic.benchmarks import benchmark_arguments, benchmark_named
+from elastic.engines.crossed import CrossedEngine
 from elastic.engines.server import first_model
 from elastic.evaluation import Evaluation
 from elastic.evaluation_arguments import EvaluationArguments
 from elastic.evaluation_engine import load_engine, reasoning_tokens
 from elastic.files import alone_in
 from elastic.generations import Generations
-from elastic.model_source import find_model, load_tokenizer
+from elastic.model_source import ModelSource, find_model, load_tokenizer
 from elastic.rating import check_ratings
 from elastic.report import checked_output_dir
 from elastic.results import GENERATIONS_NAME
@@ -46,11 +47,14 @@ def prepare(arguments: EvaluationArguments, held: ExitStack) -> list[Evaluation]
         benchmarks = [replace(benchmark, served_model_name=name) for benchmark in benchmarks]
     source = find_model(arguments.model_name_or_path, arguments.model_revision, weights=not served)
     tokenizer = load_tokenizer(source.path, source.revision or "main", trust_remote_code=arguments.trust_remote_code)
+    solution_source = find_solution_model(arguments, tokenizer)
     reasoning_tokens(arguments, tokenizer)  # the same for all benchmarks: its sentence should name none
     generations, evaluations = Generations(output_dir / GENERATIONS_NAME), []
     for benchmark, graded_by in zip(benchmarks, rewards, strict=True):
         with naming(benchmark_named(benchmark.benchmark_name, several)):
-            evaluations.append(Evaluation.prepare(benchmark, graded_by, source, tokenizer, generations))
+            evaluations.append(
+                Evaluation.prepare(benchmark, graded_by, source, tokenizer, generations, solution_source)
+            )
             if benchmark.rating_column:
                 check_ratings(evaluations[-1].problems, benchmark.rating_column)
     check_different_data(evaluations)
@@ -58,6 +62,29 @@ def prepare(arguments: EvaluationArguments, held: ExitStack) -> list[Evaluation]
     held.enter_context(alone_in(output_dir))
     generations.read({key for evaluation in evaluations for key in evaluation.keys})
     return evaluations
+
+
+def find_solution_model(arguments: EvaluationArguments, tokenizer) -> ModelSource | None:
+    """The model that samples the solutions; None where it is the one that thinks.
+
+    Raises:
+        ValueError: there is none, or its tokenizer is not that of the model that thinks.
+    """
+    name = arguments.solution_model_name_or_path
+    if name is None:
+        return None
+    try:
+        source = find_model(name, arguments.solution_model_revision)
+        trusted = arguments.trust_remote_code
+        other = load_tokenizer(source.path, source.revision or "main", trust_remote_code=trusted)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"solution_{error}" if str(error).startswith("model_name_or_path") else str(error)) from None
+    if other.get_vocab() != tokenizer.get_vocab():
+        raise ValueError(
+            f"solution_model_name_or_path is {name!r}, whose tokenizer has other tokens than that of "
+            f"{arguments.model_name_or_path!r}, whose thinking it has to read: give a model with the same tokenizer."
+        )
+    return source
 
 
 def what_is_there(evaluations: Sequence[Evaluation]) -> str:
@@ -87,6 +114,8 @@ def load_shared_engine(evaluations: Sequence[Evaluation]):
     """
     first = evaluations[0]
     engine = load_engine(first.arguments, first.source, first.tokenizer)
+    if first.solution_source is not None:
+        engine = CrossedEngine(engine, load_engine(first.arguments, first.solution_source, first.tokenizer))
     for evaluation in evaluations:
         with naming(benchmark_named(evaluation.name, len(evaluations) > 1)):
             evaluation.check_budgets_fit(engine.tokens, engine.context_length)

@@ -13,7 +13,7 @@ from elastic.rollout_builder import RolloutBuilder
 
 OnRollout = Callable[[int, Rollout], None]
 OnStep = Callable[[], None]
-# Random streams of rows number below this; those of what goes on from a rollout lie above (see _stream).
+# Random streams of rows number below this; those of what goes on from a rollout lie above (see later_stream).
 _STREAMS = 2**32
 
 
@@ -128,7 +128,7 @@ class Engine(ABC):
         """
         builders = [RolloutBuilder.think_on(rollout, ids, self.context_length) for rollout in rollouts]
         numbers = range(len(builders)) if streams is None else streams
-        streams = [_stream(*row) for row in zip(numbers, builders, strict=True)]
+        streams = [later_stream(*row) for row in zip(numbers, builders, strict=True)]
         keep_thinking = max((len(builder.interjected) + builder.budget.thinking for builder in builders), default=0)
         return self.grow(builders, sampling, seed, streams, None, on_step, keep_thinking)
 
@@ -180,7 +180,7 @@ class _Forks:
                 followers = [(place, other, own[other].budget) for other in alike if other != lead]
                 self._followers[len(self.builders)] = followers
             self.builders.append(builder)
-            self.streams.append(_stream(stream, builder))
+            self.streams.append(later_stream(stream, builder))
             self._indices.append((place, index))
 
     def finish(self, row: int, rollout: Rollout) -> None:
@@ -197,13 +197,18 @@ class _Forks:
             self._on_rollout(place, rollout)
 
 
-def _stream(number: int, builder: RolloutBuilder) -> int:
+def later_stream(number: int, builder: RolloutBuilder) -> int:
     """The stream of what a builder samples from here on, whose rollout had the stream `number`.
 
     It follows from how much was taken, so that two parts of one rollout never share a stream, and that a solution is
     the same whichever of the cuts asks for it.
     """
     return number + (builder.sampled_tokens + 1) * _STREAMS
+
+
+def base_stream(number: int) -> int:
+    """The stream of the rollout that a `later_stream` is of."""
+    return number % _STREAMS
 
 
 def _cuts_of_each(cuts: Sequence[int] | Sequence[Sequence[int]], count: int) -> list[list[int]]:
