@@ -328,12 +328,25 @@ CHANGES = {
     "sweep": "independent",
     "engine": "vllm",
     "served_model_name": "mine",
+    "solution_model_fingerprint": "s",
     "rollouts_in_chunk": 8,
 }
 
 
 def cell(control="separate", *budget, settings=None, **budgets):
     return Cell(Control(control), Budget(*budget, **budgets), settings or {})
+
+
+def told(every):
+    return {"instruction": "Have 8.", "reminder_every": every, "reminder_str": "{tokens}" * (every > 0)}
+
+
+def test_only_chains_that_are_not_reminded_are_shared():
+    asked, *reminded = (cell("told", 8, 4, settings=told(every)) for every in (0, 2, 3))
+    shared = PROVENANCE.chain_key([cell("prompt", 8, settings={"instruction": "Have 8."})])
+    assert PROVENANCE.chain_key([asked]) == shared
+    crossed = replace(PROVENANCE, solution_model_fingerprint="s").chain_key([asked])
+    assert len({shared, crossed, *(PROVENANCE.chain_key([own]) for own in reminded)}) == 4
 
 
 def test_the_key_follows_everything_that_produced_the_samples():
@@ -347,6 +360,7 @@ def test_the_key_follows_everything_that_produced_the_samples():
             *(cell("s1", 8, 4, settings={"close": close}) for close in ("{end}", "{end} so")),
             *(cell("wrap_up", 8, 4, settings={"wrap_up_str": text}) for text in ("so", "thus")),
             cell("carry_over", 8, 4, carry_over=True),
+            *(cell("told", 8, 4, settings=told(every)) for every in (0, 2, 3)),
         )
     ]
     assert len({PROVENANCE.key(own), *others}) == len(others) + 1
