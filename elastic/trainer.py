@@ -141,6 +141,7 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
         self._sampling_seconds = 0.0
         self._reward_seconds = 0.0
         self._update_seconds = 0.0
+        self._counted_cpu_seconds: float | None = None
         self._update_sizes: list[tuple[int, int]] = []
 
     @property
@@ -391,6 +392,8 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         self._sampling_seconds = self._reward_seconds = 0.0
+        if self._counted_cpu_seconds is None:
+            self._counted_cpu_seconds = time.process_time()
         start = time.perf_counter()
         loss = super().training_step(model, inputs, num_items_in_batch)
         self._update_seconds += time.perf_counter() - start - self._sampling_seconds - self._reward_seconds
@@ -420,9 +423,17 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
         # A finished run that is resumed has no rollouts: TRL would put an empty table in the place of its last one.
         if self.model.training:
             logs["budget/rollout_tokens"] = self.rollout_tokens
+            logs |= self._cpu_seconds_since_last_log()
         wanted, self.log_completions = self.log_completions, self.log_completions and bool(self._logs["prompt"])
         super().log(logs, start_time)
         self.log_completions = wanted
+
+    def _cpu_seconds_since_last_log(self) -> dict[str, float]:
+        """Of this process, from the first training step on; nothing before it."""
+        if self._counted_cpu_seconds is None:
+            return {}
+        before, self._counted_cpu_seconds = self._counted_cpu_seconds, time.process_time()
+        return {"time/cpu_s": self._counted_cpu_seconds - before}
 
 
 def _is_model(reward: object) -> bool:

@@ -1,9 +1,10 @@
 """Starts runs of our entry points without the seconds that imports take: they are forked off this process.
 
-For each line of stdin, {"module": "elastic.train", "arguments": [...], "log": path}, it answers with the child's
-process id, and how it ended.
+`python fork_server.py MODULE ...` imports these modules first. For each line of stdin, {"module": "elastic.train",
+"arguments": [...], "log": path}, it answers with the child's process id, and how it ended.
 """
 
+import importlib
 import json
 import os
 import runpy
@@ -14,12 +15,8 @@ import traceback
 ANSWERS = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(2, 1)  # what libraries print when they are imported is no answer
 
-# What the entry points import when they start.
-import elastic.protocol  # noqa: E402
-import elastic.resumable  # noqa: E402
-import elastic.setup  # noqa: E402
-import elastic.tracking  # noqa: E402
-import elastic.trainer  # noqa: E402, F401
+for name in sys.argv[1:]:
+    importlib.import_module(name)
 
 
 def become(module: str, arguments: list[str], log: str) -> None:

@@ -12,14 +12,16 @@ import pytest
 HERE = Path(__file__).parent
 # How long until something has to happen that is waited for.
 PATIENCE_S = 120
+# What elastic.train and elastic.evaluate import when they start.
+OF_RUNS = ("elastic.protocol", "elastic.resumable", "elastic.setup", "elastic.tracking", "elastic.trainer")
 
 
 class Server:
     """tests/fork_server.py, which starts one run at a time."""
 
-    def __init__(self):
+    def __init__(self, modules: tuple[str, ...] = OF_RUNS):
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "fork_server.py")],
+            [sys.executable, str(HERE / "fork_server.py"), *modules],
             env=os.environ | {"PYTHONPATH": f"{HERE.parent}:{HERE}"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

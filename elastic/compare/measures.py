@@ -1,0 +1,108 @@
+"""What one evaluated model shows: its curves by control, by problem, and what is read off them at any number of tokens.
+
+A curve is the cells of one control by mean tokens. Between two cells it is the line, which a mixture of their budgets
+has. Above the last cell it keeps its accuracy, for the tokens that are left need not be spent. Below the first it has
+none: no answer is to be had for so few tokens, and in the area that counts 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from elastic.matched import Curve, curves
+from elastic.problem_means import ProblemMean
+from elastic.results import Control, Run, read_cells
+
+# Points, evenly spaced in log tokens, that the area is the trapezoidal sum over.
+_AREA_POINTS = 257
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model of one seed."""
+
+    run: Run
+
+    @classmethod
+    def read(cls, label: str, results: Path) -> Measured:
+        """Raises ValueError where the evaluation is of several benchmarks."""
+        run = Run(label, read_cells(results), results)
+        if len(run.benchmarks) > 1:
+            raise ValueError(f"evaluation measures {', '.join(run.benchmarks)}: give a recipe of one data set.")
+        return cls(run)
+
+    @cached_property
+    def curves(self) -> dict[str, Curve]:
+        """By control."""
+        return {str(curve.control): curve for curve in curves(self.run)}
+
+    def at(self, control: str, tokens: float) -> pd.Series | None:
+        """The accuracy of each problem at a mean number of tokens; None without such a curve, and below its cells."""
+        curve = self.curves.get(control)
+        if curve is None or tokens < curve.tokens[0]:
+            return None
+        return pd.Series(_held(curve, tokens), index=curve.problems)
+
+    def is_held_at(self, control: str, tokens: float) -> bool:
+        """Whether the number of tokens is beyond the curve's last cell."""
+        return control in self.curves and bool(tokens > self.curves[control].tokens[-1])
+
+    def area(self, control: str, ends: tuple[float, float]) -> pd.Series | None:
+        """The mean accuracy of each problem over the numbers of tokens between `ends`, evenly in log tokens."""
+        curve = self.curves.get(control)
+        if curve is None:
+            return None
+        none_P = np.zeros(len(curve.problems))
+        at_XP = np.array(
+            [
+                none_P if tokens < curve.tokens[0] else _held(curve, tokens)
+                for tokens in np.geomspace(*ends, _AREA_POINTS)
+            ]
+        )
+        weights = np.ones(_AREA_POINTS)
+        weights[[0, -1]] = 0.5
+        return pd.Series(weights @ at_XP / weights.sum(), index=curve.problems)
+
+    @cached_property
+    def budgets(self) -> dict[str, list[int]]:
+        """By control the budgets that it was measured at, as the evaluation lists them: t, under truncate the total."""
+        found: dict[str, list[int]] = {}
+        for cell in self.run.cells:
+            found.setdefault(cell["control"], []).append(_budget(cell))
+        return found
+
+    def accuracy(self, control: str, budget: int) -> pd.Series | None:
+        """Of each problem in the control's cell at this budget; None where there is none."""
+        means = self._means(control, budget)
+        return None if means is None else pd.Series({problem: of.accuracy for problem, of in means.items()})
+
+    def tokens(self, control: str, budget: int) -> pd.Series | None:
+        """The mean tokens of each problem in such a cell."""
+        means = self._means(control, budget)
+        return None if means is None else pd.Series({problem: of.tokens for problem, of in means.items()})
+
+    def _means(self, control: str, budget: int) -> Mapping[str, ProblemMean] | None:
+        keys = [cell["key"] for cell in self.run.cells if (cell["control"], _budget(cell)) == (control, budget)]
+        return self.run.problem_means.get(keys[0]) if keys else None
+
+
+def _budget(cell: Mapping[str, Any]) -> int:
+    return cell["total_token_budget" if cell["control"] == Control.TRUNCATE else "thinking_token_budget"]
+
+
+def _held(curve: Curve, tokens: float) -> np.ndarray:
+    """[P] at a number of tokens of the first cell's or more."""
+    return curve.accuracies[-1] if tokens > curve.tokens[-1] else curve.at(tokens)
+
+
+def differences(after: Sequence[pd.Series | None], before: Sequence[pd.Series | None]) -> list[pd.Series]:
+    """By seed, problem by problem, `after` - `before`, of the seeds and problems that both have."""
+    pairs = zip(after, before, strict=True)
+    return [(one - other).dropna() for one, other in pairs if one is not None and other is not None]

@@ -1,0 +1,273 @@
+"""comparison.md: the tables of a comparison, from what comparison.json holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from elastic.budget import UNLIMITED
+from elastic.compare.arguments import BASE
+from elastic.compare.statistics import Estimate
+from elastic.results import Control
+from elastic.tables import ABSENT, markdown_table
+
+Contents = Mapping[str, Any]
+
+_NOTE_OF_SEEDS = (
+    "Numbers are means over the seeds [95 % interval]. A seed has its own base, problems and training: the interval is "
+    "Student's over the seeds' means, and never narrower than the one that their problems alone give; differences are "
+    "taken problem by problem within a seed. Where a line is of one seed, its interval is over the problems alone, and "
+    "says nothing of other trainings. Each interval is for itself: of many lines some lie beside the truth."
+)
+
+
+def comparison_tables(contents: Contents) -> str:
+    """All tables as Markdown."""
+    parts = [
+        "# Comparison of methods of training",
+        _head(contents),
+        _levels_table(contents),
+        _notes(contents),
+        "## Differences",
+        f"Less {contents['reference']}:",
+        _over_table(contents, "over_reference"),
+        "Less the base:",
+        _over_table(contents, "over_base"),
+        "## What a step costs",
+        _cost_table(contents),
+        _COST_NOTE,
+        "## Budget by budget",
+        _budget_tables(contents),
+        "## The questions",
+        *_questions(contents),
+    ]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _head(contents: Contents) -> str:
+    size = contents["size"]
+    each = f"{size['n_samples']} samples of {size['n_problems']} problems a budget and seed. " if size else ""
+    task = " ".join(f"{name} {value}" for name, value in contents["task"].items()) or "the default"
+    return (
+        f"Task: {task}; seeds {', '.join(map(str, contents['seeds']))}; each training samples "
+        f"{contents['rollout_tokens']:,} rollout tokens. {each}{_NOTE_OF_SEEDS}"
+    )
+
+
+def _levels_table(contents: Contents) -> str:
+    tokens = contents["matched_tokens"]
+    header = ["method", "curve", "seeds", *(f"at {count} tokens" for count in tokens), "area"]
+    header += ["no budget", "its tokens", "training tokens", "updates", "CPU-seconds"]
+    rows = []
+    for name, method in contents["methods"].items():
+        values, cost = method["values"], method["cost"] or {}
+        at = [f"{rate(values[f'at_{count}'])}{'*' * (count in method['held'])}" for count in tokens]
+        row = [name, method["curve"], str(len(method["seeds"])), *at, rate(values["area"])]
+        row += [rate(values["none_accuracy"]), count_text(values["none_tokens"], 1)]
+        row += [count_text(cost.get(what)) for what in ("rollout_tokens", "updates")]
+        rows.append([*row, count_text(contents["seconds"].get(name, {}).get("cpu_seconds"))])
+    return markdown_table(header, rows)
+
+
+def _notes(contents: Contents) -> str:
+    low, high = contents["matched_tokens"][0], contents["matched_tokens"][-1]
+    return (
+        "Curve: the control whose cells are the method's own curve. At N tokens: accuracy where the curve spends N "
+        "sampled tokens on average, thinking and solution together, on the line between its two cells; a star: it "
+        f"never spends so many, and its last cell counts; {ABSENT}: it always spends more. Area: mean accuracy over "
+        f"{low} to {high} tokens, evenly in their logarithm, so that a doubling counts the same wherever it is: evenly "
+        "in tokens, most of it would be the upper end of the range, where curves are flat; what a curve cannot do for "
+        "so few tokens counts 0. CPU-seconds: of the training's processes, start-up and interrupted attempts included."
+    )
+
+
+def _over_table(contents: Contents, over: str) -> str:
+    tokens = contents["matched_tokens"]
+    header = ["method", "seeds", *(f"at {count} tokens" for count in tokens), "area", "no budget", "its tokens"]
+    rows = []
+    for name, method in contents["methods"].items():
+        if found := method[over]:
+            seeds = found["area"].seeds if found["area"] else 0
+            row = [name, str(seeds), *(difference(found[f"at_{count}"]) for count in tokens)]
+            row += [difference(found["area"]), difference(found["none_accuracy"])]
+            rows.append([*row, difference(found["none_tokens"], 1)])
+    return markdown_table(header, rows) if rows else "Not yet there."
+
+
+_COST_NOTE = (
+    "CPU-seconds of the updates that count, as each logged them: without start-up, and without what was repeated after "
+    "an interruption. A ratio is to grpo, of means."
+)
+
+
+def _cost_table(contents: Contents) -> str:
+    header = ["method", "updates", "tokens an update", "× grpo", "CPU-seconds an update", "× grpo"]
+    header += ["CPU-seconds per 1000 tokens", "× grpo"]
+    of_grpo = _costs_of(contents, "grpo")
+    rows = []
+    for name in contents["seconds"]:
+        row = [name, count_text(contents["methods"].get(name, {"cost": {}})["cost"].get("updates"))]
+        for own, other, digits in zip(_costs_of(contents, name), of_grpo, (0, 3, 3), strict=True):
+            row += [count_text(own, digits), f"{own.mean / other.mean:.2f}" if own and other else ABSENT]
+        rows.append(row)
+    return markdown_table(header, rows) if rows else "Not yet there."
+
+
+def _costs_of(contents: Contents, name: str) -> list[Estimate | None]:
+    """Tokens and CPU-seconds an update, and CPU-seconds per 1000 tokens."""
+    if name not in contents["seconds"] or name not in contents["methods"]:
+        return [None] * 3
+    seconds = contents["seconds"][name]
+    tokens = contents["methods"][name]["cost"]["tokens_per_update"]
+    return [tokens, seconds["per_update"], seconds["per_1000_tokens"]]
+
+
+def _budget_tables(contents: Contents) -> str:
+    """For each method its own curve, and separate budgets where these are another: accuracy, and less the reference."""
+    reference = contents["reference"]
+    parts = [
+        f"Accuracy at each thinking budget t [95 % interval] with its tokens, and less that of {reference} at the same "
+        f"t. A prompt asks for t: its tokens may be others. ▼: the whole interval lies below {reference}, ▲: above."
+    ]
+    for name, method in contents["methods"].items():
+        for control in dict.fromkeys((method["curve"], str(Control.SEPARATE), str(Control.NONE))):
+            if control == Control.NONE or control not in method["cells"]:
+                continue
+            cells = method["cells"][control] + method["cells"].get(str(Control.NONE), [])
+            label = name if control == Control.SEPARATE else f"{name}, {control}"
+            parts += [f"### {label}", _budget_table(cells, method["trained_budget"], reference)]
+    return "\n\n".join(parts)
+
+
+def _budget_table(cells: Sequence[Contents], t_star: int | None, reference: str) -> str:
+    rows = []
+    for place, cell in enumerate(cells):
+        last = place == len(cells) - 1 and cell["budget"] == UNLIMITED
+        label = "none" if last else _budget_label(cell["budget"], t_star)
+        rows.append([label, rate(cell["accuracy"]), count_text(cell["tokens"], 1), _marked(cell.get("over_reference"))])
+    return markdown_table(["t", "accuracy", "tokens", f"less {reference}"], rows)
+
+
+def _budget_label(budget: int, t_star: int | None = None) -> str:
+    return "no limit" if budget == UNLIMITED else f"{budget}{' (t*)' * (budget == t_star)}"
+
+
+def _marked(found: Estimate | None) -> str:
+    mark = "" if not found or found.low is None or found.low <= 0 <= found.high else "▼" if found.high < 0 else "▲"
+    return f"{difference(found)} {mark}".rstrip()
+
+
+def _questions(contents: Contents) -> list[str]:
+    reference = contents["reference"]
+    parts = ["**Ways of holding one model to a budget, at matched tokens** (and less separate budgets):"]
+    for name in (reference, BASE):
+        if name in contents["methods"]:
+            parts += [f"### Controls of {name}", _controls_table(contents, name)]
+    parts += ["**Above t\\***: accuracy at each larger t less that at t*, same model:", _above_table(contents)]
+    parts += ["**No thinking** (t = 0), and no budget:", _zero_table(contents)]
+    if contents["crossed"]:
+        parts += ["**Thinking of one model, solution of another**:", _crossed_table(contents)]
+    parts += [f"**Nowhere below {reference}?**", _nowhere_table(contents)]
+    return parts
+
+
+def _controls_table(contents: Contents, name: str) -> str:
+    tokens = contents["matched_tokens"]
+    rows = []
+    for control, of in contents["methods"][name]["controls"].items():
+        cells = []
+        for count in tokens:
+            over = of.get(f"over_separate_at_{count}")
+            cells += [rate(of[f"at_{count}"]), difference(over) if over else ABSENT]
+        rows.append([control, *cells])
+    header = ["control", *(text for count in tokens for text in (f"at {count} tokens", "less separate"))]
+    return markdown_table(header, rows)
+
+
+def _above_table(contents: Contents) -> str:
+    found = {name: steps for name, steps in contents["above_t_star"].items() if steps}
+    if not found:
+        return "Not yet there."
+    budgets = sorted({step["budget"] for steps in found.values() for step in steps})
+    rows = []
+    for name, steps in found.items():
+        at = {step["budget"]: step["over_t_star"] for step in steps}
+        row = [name, str(contents["methods"][name]["trained_budget"])]
+        rows.append([*row, *(_marked(at.get(budget)) for budget in budgets)])
+    return markdown_table(["method", "t*", *(f"t = {budget}" for budget in budgets)], rows)
+
+
+def _zero_table(contents: Contents) -> str:
+    rows = []
+    for name, method in contents["methods"].items():
+        zero = _cell_at_0(method["cells"])
+        values = method["values"]
+        rows.append([name, rate(zero), rate(values["none_accuracy"]), count_text(values["none_tokens"], 1)])
+    return markdown_table(["method", "t = 0", "no budget", "its tokens"], rows)
+
+
+def _cell_at_0(cells: Mapping[str, Sequence[Contents]]) -> Estimate | None:
+    found = [
+        cell for control in (Control.ZERO, Control.SEPARATE) for cell in cells.get(control, ()) if cell["budget"] == 0
+    ]
+    return found[0]["accuracy"] if found else None
+
+
+def _crossed_table(contents: Contents) -> str:
+    """A line for each pair, and for the models by themselves."""
+    alone = {
+        f"{name} → {name}": contents["methods"][name]["cells"]
+        for name in dict.fromkeys(name for pair in contents["crossed"] for name in pair.split(" → "))
+        if name in contents["methods"]
+    }
+    lines = {
+        label: {cell["budget"]: cell["accuracy"] for cell in cells.get(str(Control.SEPARATE), ())}
+        for label, cells in (alone | contents["crossed"]).items()
+    }
+    budgets = list(dict.fromkeys(budget for at in lines.values() for budget in at))
+    rows = [[label, *(rate(at.get(budget)) for budget in budgets)] for label, at in lines.items()]
+    return markdown_table(["thinking → solution", *(f"t = {_budget_label(budget)}" for budget in budgets)], rows)
+
+
+def _nowhere_table(contents: Contents) -> str:
+    """Of each method: where its interval lies whole below, and whole above, the reference's, and below the base's."""
+    rows = []
+    for name, method in contents["methods"].items():
+        if name in (BASE, contents["reference"]) or not method["over_base"]:
+            continue
+        cells = method["cells"].get(method["curve"], []) + method["cells"].get(str(Control.NONE), [])
+        below, above = (_budgets_where(cells, sign) for sign in (-1, 1))
+        over_base = method["over_base"]["none_accuracy"]
+        rows.append([name, str(len(method["seeds"])), below, above, _marked(over_base)])
+    reference = contents["reference"]
+    header = ["method", "seeds", f"t below {reference}", f"t above {reference}", "no budget, less base"]
+    return markdown_table(header, rows) if rows else "Not yet there."
+
+
+def _budgets_where(cells: Iterable[Contents], sign: int) -> str:
+    found = []
+    for cell in cells:
+        over = cell.get("over_reference")
+        if over and over.low is not None and sign * (over.low if sign > 0 else over.high) > 0:
+            found.append("none" if cell["budget"] == UNLIMITED else str(cell["budget"]))
+    return ", ".join(found) or "nowhere"
+
+
+def rate(found: Estimate | None) -> str:
+    return _text(found, "{:.3f}", "{:.2f}")
+
+
+def difference(found: Estimate | None, digits: int = 3) -> str:
+    return _text(found, f"{{:+.{digits}f}}", f"{{:+.{digits - 1 if digits > 1 else digits}f}}")
+
+
+def count_text(found: Estimate | None, digits: int = 0) -> str:
+    return _text(found, f"{{:,.{digits}f}}", f"{{:,.{digits}f}}")
+
+
+def _text(found: Estimate | None, form: str, end_form: str) -> str:
+    if found is None:
+        return ABSENT
+    if found.low is None or found.low == found.high == found.mean:
+        return form.format(found.mean)
+    return f"{form.format(found.mean)} [{end_form.format(found.low)}, {end_form.format(found.high)}]"
