@@ -146,13 +146,14 @@ def make_trainer(
     tokenizer=None,
     peft_config=None,
     grade_ahead=(),
+    trainer_class=ElasticGRPOTrainer,
     **changes,
 ) -> ElasticGRPOTrainer:
     """A trainer on a tiny model and problems in `folder`, built as `elastic.train` builds it."""
     tokenizer = tokenizer or make_tokenizer()
     changes = {"max_ungraded_rate": 1.0} | changes  # a batch of a test is small
     rows = load_problems(problems or write_problems(folder / "problems.jsonl"), answer_column="answer")
-    return ElasticGRPOTrainer(
+    return trainer_class(
         model=save_model(folder / "model", tokenizer),
         reward_funcs=reward_funcs,
         args=ElasticConfig(**config_fields(folder, **changes)),
