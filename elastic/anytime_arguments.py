@@ -20,6 +20,7 @@ _NEEDED = {
     "unbudgeted_share": ((0,), "every chain is sampled to its largest budget"),
     "budget_instruction": (("",), "one chain serves all of its budgets"),
     "target_tokens": ((None,), "one chain serves all of its budgets"),
+    "reminder_every": ((0,), "one chain serves all of its budgets"),
 }
 
 

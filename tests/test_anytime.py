@@ -2,13 +2,12 @@
 
 import random
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from test_config import config
-from test_recipes import parsed
+from test_recipes import fields, parsed, processes
 from trainer_fixtures import even_reward, make_trainer, recorded_training, sampled_inputs, write_problems
 
 from elastic.anytime import (
@@ -24,7 +23,6 @@ from elastic.engines.transformers import TransformersEngine
 from elastic.micro_batches import moving_rows
 from elastic.rollout import Rollout
 
-ROOT = Path(__file__).parents[1]
 NAN = np.nan
 END = 2
 TOKENS = ReasoningTokens(start=(1,), end=(END,), bridge=(9, END), eos=frozenset({0}), opened=((1,),))
@@ -282,6 +280,8 @@ REFUSED = {
     "importance_sampling_level is 'sequence'": dict(importance_sampling_level="sequence"),
     "solution_truncated_reward is 'mask'": dict(solution_truncated_reward="mask"),
     "carry_over is True": dict(carry_over=True),
+    "reminder_every is 4": dict(reminder_every=4, reminder_str="left {tokens}"),
+    "budget_instruction is 'budget {tokens}'": dict(budget_instruction="budget {tokens}"),
     "total_token_budget is 20": dict(total_token_budget=20),
     "solution_token_budget is {'choices': [2, 3]}": dict(solution_token_budget={"choices": [2, 3]}),
     "anytime_cuts is None": dict(thinking_token_budget={"uniform": [2, 9]}),
@@ -317,10 +317,22 @@ def test_a_data_set_with_budgets_of_its_own_is_refused(tmp_path):
 
 
 def test_nanos_recipe_forks_and_has_the_batch_of_the_others():
-    *_, anytime = parsed(ROOT / "recipes/nano/anytime.yaml")
-    *_, plain = parsed(ROOT / "recipes/nano.yaml")
+    *_, anytime = parsed("nano/anytime")
+    *_, plain = parsed("nano")
     assert (anytime.algorithm, anytime.anytime_chains, len(anytime.cut_weights)) == ("anytime", 8, 4)
     prompts = [each.generation_batch_size // each.num_generations for each in (anytime, plain)]
     assert prompts[0] == prompts[1] and anytime.anytime_chains == plain.num_generations
     for name in ("learning_rate", "lr_scheduler_type", "loss_type", "beta", "temperature", "solution_token_budget"):
         assert vars(anytime)[name] == vars(plain)[name]
+
+
+def test_the_papers_settings():
+    """64 questions of 8 chains, 4 solutions at each of 4 budgets, in mini-batches of 32 questions."""
+    recipe, (*_, settings) = fields("math_1.5b/anytime"), parsed("math_1.5b/anytime")
+    assert (settings.anytime_chains, settings.anytime_solutions) == (8, 4)
+    assert settings.prior.shares == {2000: 0.25, 4000: 0.25, 6000: 0.25, 8000: 0.25}
+    rows_a_step = recipe["per_device_train_batch_size"] * processes("math_1.5b/anytime")
+    assert rows_a_step * recipe["steps_per_generation"] == 64 * recipe["num_generations"]
+    assert rows_a_step * recipe["gradient_accumulation_steps"] == 32 * recipe["num_generations"]
+    assert (recipe["learning_rate"], recipe["temperature"], recipe["beta"]) == (1e-6, 1.0, 0.0)
+    assert (settings.anytime_baseline, settings.anytime_discount, settings.scale_rewards) == ("brpo", 0.5, "none")
