@@ -83,7 +83,6 @@ class ElasticConfig(AnytimeArguments, BudgetArguments, GradingArguments, GRPOCon
             setattr(self, name, _as_value(vars(self)[name]))
         self._check_budgets()
         self.check_reminders()
-        self._check_told()
         self._check_work()
         self._check_refused()
         if self.temperature <= 0:
@@ -206,19 +205,6 @@ class ElasticConfig(AnytimeArguments, BudgetArguments, GradingArguments, GRPOCon
                     f"max_completion_length is {length}, but the largest {where}{largest}: leave it unset, or raise it "
                     f"to at least {stage.longest}."
                 )
-
-    def _check_told(self):
-        instruction = self.budget_instruction
-        if instruction and "{tokens}" not in instruction:
-            raise ValueError(
-                f"budget_instruction is {instruction!r}: put {{tokens}} where the number goes, as L1 does in Think for "
-                f"{{tokens}} tokens."
-            )
-        if not instruction and any(stage.targets is not None for stage in self.run_stages):
-            raise ValueError(
-                "target_tokens is set, and no prompt tells it: set budget_instruction, such as L1's Think for {tokens} "
-                "tokens."
-            )
 
     def _check_work(self):
         if self.max_rollout_tokens is None:

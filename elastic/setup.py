@@ -230,13 +230,12 @@ def _longest_instruction(tokenizer: PreTrainedTokenizerBase, dataset: Dataset, c
     Raises:
         ValueError: the tokenizer does not know its words.
     """
-    if not config.budget_instruction:
-        return ""
-    targets = [stage.targets.largest for stage in config.run_stages if stage.targets is not None]
-    largest = max([*targets, *_largest_budgets(dataset, config)[:1]])
-    text = config.budget_instruction.replace("{tokens}", str(max(largest, 1)))
-    inserted_ids(tokenizer, text, "budget_instruction")
-    return text
+    t, texts = max(1, _largest_budgets(dataset, config)[0]), [""]
+    for stage in config.run_stages:
+        largest = t if stage.targets is None else max(t, stage.targets.largest)
+        texts.append(stage.instruction.replace("{tokens}", str(largest)))
+        inserted_ids(tokenizer, texts[-1], "budget_instruction")
+    return max(texts, key=len)
 
 
 def lora_config(model: ModelConfig) -> PeftConfig | None:

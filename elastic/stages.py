@@ -14,7 +14,10 @@ from typing import Any
 from elastic.budget import UNLIMITED, Budget, BudgetDistribution, draw_budget, validated_budget
 from elastic.problem_text import asking
 
-FIELDS = ("thinking_token_budget", "solution_token_budget", "total_token_budget", "target_tokens", "reward_weights")
+FIELDS = (
+    *("thinking_token_budget", "solution_token_budget", "total_token_budget"),
+    *("target_tokens", "budget_instruction", "reward_weights"),
+)
 
 _BUDGET_COLUMNS = {"thinking": "thinking_token_budget", "solution": "solution_token_budget"}
 
@@ -28,6 +31,7 @@ class Stage:
         end: the share of the run's work at which it ends, 1 for the last.
         total: most sampled tokens of a rollout; -1 is no limit.
         targets: of the length that a prompt asks for; None: it asks for none.
+        instruction: tells a prompt its target, else its thinking budget, where {tokens} stands; "": tells nothing.
         reward_weights: one for each reward; None: all 1.
     """
 
@@ -37,6 +41,7 @@ class Stage:
     solution: BudgetDistribution
     total: int
     targets: BudgetDistribution | None
+    instruction: str
     reward_weights: tuple[float, ...] | None
 
     @classmethod
@@ -51,6 +56,7 @@ class Stage:
             BudgetDistribution.parse(values["solution_token_budget"], f"{where}solution_token_budget"),
             validated_budget(values["total_token_budget"], f"{where}total_token_budget"),
             None if targets is None else BudgetDistribution.parse(targets, f"{where}target_tokens"),
+            _instruction(values["budget_instruction"], f"{where}budget_instruction"),
             None if weights is None else _weights(weights, f"{where}reward_weights"),
         )
         if stage.total == 0:
@@ -59,6 +65,11 @@ class Stage:
             )
         if stage.targets is not None and stage.targets.smallest < 1:
             raise ValueError(f"{where}target_tokens is {targets!r}: give lengths of 1 token or more.")
+        if stage.targets is not None and not stage.instruction:
+            raise ValueError(
+                f"{where}target_tokens is {targets!r}, and no prompt tells it: set budget_instruction, such as L1's "
+                f"Think for {{tokens}} tokens."
+            )
         return stage
 
     @property
@@ -158,6 +169,12 @@ def _share(share: object, name: str) -> float:
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
         raise ValueError(f"stages.{name}.share is {share!r}: give its part of the run, above 0 and at most 1.")
     return share
+
+
+def _instruction(text: object, name: str) -> str:
+    if isinstance(text, str) and (not text or "{tokens}" in text):
+        return text
+    raise ValueError(f"{name} is {text!r}: put {{tokens}} where the number goes, as in Think for {{tokens}} tokens.")
 
 
 def _weights(weights: object, name: str) -> tuple[float, ...]:

@@ -165,7 +165,7 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
         }
         assigned = [drawn[prompt].of(row) for prompt, row in zip(prompts, rows, strict=True)]
         self.budgets = [args.capped(replace(one.budget, carry_over=args.carry_over)) for one in assigned]
-        return [one.told_to(row, args.budget_instruction) for one, row in zip(assigned, rows, strict=True)]
+        return [one.told_to(row, stage.instruction) for one, row in zip(assigned, rows, strict=True)]
 
     @property
     def progress(self) -> float:

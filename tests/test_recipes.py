@@ -193,12 +193,13 @@ def test_grpo_has_the_cap_of_the_last_stage_of_its_base_model():
     assert stages_of("grpo") == [(400, (-1,), (-1,), -1, None)]
 
 
-@pytest.mark.parametrize(("method", "words"), [("l1_exact", "for"), ("l1_max", "for maximum")])
+@pytest.mark.parametrize(("method", "words"), [("l1_exact", ["for"]), ("l1_max", ["for", "for maximum"])])
 def test_l1_asks_for_100_to_4000_tokens(method, words):
     """arXiv 2503.04697, eq. 1 and 2."""
     _, run, _, config = parsed(f"math_1.5b/{method}")
     assert config.target_tokens == {"uniform": [100, 4000]}
-    assert config.budget_instruction == f"Think {words} {{tokens}} tokens."
+    asked = [stage.instruction for stage in config.run_stages]
+    assert asked == [f"Think {wanted} {{tokens}} tokens." for wanted in words]
     rewards = training_rewards(run, config)
     # 300 tokens more than asked for, of a right answer.
     scores = [

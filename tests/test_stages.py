@@ -12,7 +12,12 @@ from elastic.budget import Budget
 from elastic.stages import assign, read_stages, stage_at, unbudgeted_prompts
 
 RECIPE = dict(
-    thinking_token_budget=8, solution_token_budget=4, total_token_budget=-1, target_tokens=None, reward_weights=None
+    thinking_token_budget=8,
+    solution_token_budget=4,
+    total_token_budget=-1,
+    target_tokens=None,
+    reward_weights=None,
+    budget_instruction="",
 )
 
 
@@ -47,6 +52,7 @@ WRONG = {
     "stages.a.thinking_token_budget is -2": {"a": {"share": 1, "thinking_token_budget": -2}},
     "stages.a.total_token_budget is 0": {"a": {"share": 1, "total_token_budget": 0}},
     "stages.a.target_tokens is {'choices': [0, 4]}": {"a": {"share": 1, "target_tokens": {"choices": [0, 4]}}},
+    "stages.a.budget_instruction is 'Be brief.'": {"a": {"share": 1, "budget_instruction": "Be brief."}},
     "stages.a.reward_weights is 'ab'": {"a": {"share": 1, "reward_weights": "ab"}},
 }
 
@@ -62,7 +68,7 @@ CONTRADICTIONS = {
     "unbudgeted_share is 2": dict(unbudgeted_share=2, max_completion_length=20),
     "unbudgeted_share is 0.2, and nothing ends these rollouts": dict(unbudgeted_share=0.2),
     "budget_instruction is 'Be brief.'": dict(budget_instruction="Be brief."),
-    "target_tokens is set, and no prompt tells it": dict(target_tokens=5),
+    "target_tokens is 5, and no prompt tells it": dict(target_tokens=5),
     "max_rollout_tokens is 0": dict(max_rollout_tokens=0),
     "warmup_steps is 5, and the schedule goes by max_rollout_tokens": dict(max_rollout_tokens=9, warmup_steps=5),
     "stages.a.thinking_token_budget may be unlimited": dict(stages="{a: {share: 1, thinking_token_budget: -1}}"),
@@ -91,7 +97,11 @@ def test_the_longest_rollout_of_all_stages(tmp_path):
 
 
 def test_a_prompt_gets_the_same_wherever_it_is_drawn():
-    (stage,) = read_stages(None, RECIPE | {"thinking_token_budget": {"uniform": [0, 99]}, "target_tokens": 7})
+    (stage,) = read_stages(
+        None,
+        RECIPE
+        | {"thinking_token_budget": {"uniform": [0, 99]}, "target_tokens": 7, "budget_instruction": "budget {tokens}"},
+    )
     one = assign(stage, (1, 2), seed=3, draw=4, unbudgeted=False)
     assert one == assign(stage, (1, 2), seed=3, draw=4, unbudgeted=False)
     others = [assign(stage, (1, 2), seed=3, draw=draw, unbudgeted=False) for draw in range(20)]
@@ -100,7 +110,7 @@ def test_a_prompt_gets_the_same_wherever_it_is_drawn():
 
 
 def test_what_a_row_says_itself_goes_first():
-    (stage,) = read_stages(None, RECIPE | {"target_tokens": 7})
+    (stage,) = read_stages(None, RECIPE | {"target_tokens": 7, "budget_instruction": "budget {tokens}"})
     given = assign(stage, (1,), seed=0, draw=0, unbudgeted=False)
     own = given.of({"thinking_token_budget": 3, "target_tokens": 9})
     assert (own.budget, own.target) == (Budget(3, 4), 9)
