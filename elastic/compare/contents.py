@@ -74,6 +74,7 @@ class Comparison:
         method = self.arguments.methods.get(name)
         return {
             "curve": self.arguments.curve_of(name),
+            "recipe": method.recipe if method else None,
             "trained_budget": method.trained_budget if method else None,
             "seeds": seeds,
             "held": [tokens for tokens in self.arguments.matched_tokens if self._is_held(name, tokens)],

@@ -16,12 +16,12 @@ Contents = Mapping[str, Any]
 
 # Of the base, which is dashed.
 _BLACK = "#000000"
-# Twelve hues that are told apart, and as many again by marker: Okabe and Ito's, then Tol's muted ones.
+# Hues that are told apart, Okabe and Ito's, then Tol's muted ones; the same hue comes again with another marker.
 _COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
     *("#882255", "#44AA99", "#999933", "#AA4499", "#332288", "#7F7F7F"),
 )
-_MARKERS = ("o", "s", "^", "D", "v", "P")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # Least distance of two labels at the ends of lines, in accuracy.
 _LABEL_STEP = 0.047
 
@@ -29,7 +29,8 @@ _LABEL_STEP = 0.047
 def draw_comparison(contents: Contents, path: Path) -> None:
     """Write a PNG to `path`: left accuracy against mean tokens, right against t, where the lines have their labels.
 
-    A line is a method's own curve, a band its 95 % interval, a ring t*, a star no budget; the base is dashed.
+    A line is a method's own curve, a band its 95 % interval, a ring t*, a star no budget; the base is dashed, and what
+    has the reference's recipe with other options is dotted.
     """
     import matplotlib
 
@@ -50,8 +51,8 @@ def draw_comparison(contents: Contents, path: Path) -> None:
         for axis, x in ((left, [cell["tokens"].mean for cell in none]), (right, [len(budgets)] * len(none))):
             axis.plot(x, _means(none), "*", color=style["color"], markersize=12, markeredgecolor="white", zorder=5)
         if cells:
-            ends.append((name, cells[-1]["accuracy"].mean, (none or cells)[-1]["accuracy"].mean, style["color"]))
-    _finish_token_axis(left)
+            ends.append((name, cells[-1]["accuracy"].mean, (none or cells)[-1]["accuracy"].mean, style))
+    _finish_token_axis(left, contents["matched_tokens"][0] / 2)
     _finish_budget_axis(right, budgets)
     _label_ends(right, ends, len(budgets))
     _add_legend(figure, contents)
@@ -60,16 +61,16 @@ def draw_comparison(contents: Contents, path: Path) -> None:
 
 
 def _styles(contents: Contents) -> list[dict[str, Any]]:
-    """Of each method: the base black and dashed, the reference's line thick."""
-    styles, number = [], 0
-    for name in contents["methods"]:
+    """Of each method: the base black and dashed, the reference thick, and its variants dotted."""
+    styles, reference = [], contents["reference"]
+    for number, (name, method) in enumerate(contents["methods"].items()):
         if name == BASE:
-            styles.append({"color": _BLACK, "linestyle": "--", "marker": "x", "linewidth": 1.6})
+            styles.append({"color": _BLACK, "linestyle": "--", "marker": "x", "linewidth": 1.8, "zorder": 3.5})
             continue
-        width = 3.0 if name == contents["reference"] else 1.5
         colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
-        styles.append({"color": colour, "marker": marker, "linewidth": width})
-        number += 1
+        style = {"color": colour, "marker": marker, "linewidth": 3.0 if name == reference else 1.5}
+        is_variant = name != reference and method["recipe"] == contents["methods"].get(reference, {}).get("recipe")
+        styles.append(style | ({"linestyle": ":"} if is_variant else {}))
     return styles
 
 
@@ -95,9 +96,10 @@ def _draw_line(axis, x: Sequence[float], cells: Sequence[Contents], style: dict,
         axis.plot([place], [accuracy], "o", markersize=12, zorder=4, **ring)
 
 
-def _finish_token_axis(axis) -> None:
+def _finish_token_axis(axis, first: float) -> None:
     axis.set_xscale("log", base=2)
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_xlim(left=first)
     axis.set_xlabel("mean tokens sampled (thinking + solution)")
     axis.set_ylabel("accuracy")
     axis.set_ylim(-0.02, 1.03)
@@ -108,18 +110,19 @@ def _finish_token_axis(axis) -> None:
 def _finish_budget_axis(axis, budgets: Sequence[int]) -> None:
     ticks = [*("no limit" if budget == UNLIMITED else str(budget) for budget in budgets), "none"]
     axis.set_xticks(range(len(ticks)), ticks)
-    axis.set_xlim(-0.3, len(budgets) + 3.2)
+    axis.set_xlim(-0.3, len(budgets) + 1.0 + 0.32 * len(budgets))
     axis.set_xlabel("thinking token budget t (none: no budget at all)")
     axis.set_title("Accuracy at each thinking budget")
     axis.grid(alpha=0.25)
 
 
-def _label_ends(axis, ends: Sequence[tuple[str, float, float, str]], last: int) -> None:
+def _label_ends(axis, ends: Sequence[tuple[str, float, float, dict]], last: int) -> None:
     """Names at the right, in the order of the accuracies that they lead to, moved apart where they would overlap."""
     ordered = sorted(ends, key=lambda end: (end[2], end[1]))
-    for (name, _, accuracy, colour), height in zip(ordered, spread([end[2] for end in ordered]), strict=True):
-        axis.plot([last + 0.12, last + 0.55], [accuracy, height], color=colour, linewidth=0.7, alpha=0.7)
-        axis.text(last + 0.62, height, name, color=colour, fontsize=9, va="center")
+    for (name, _, accuracy, style), height in zip(ordered, spread([end[2] for end in ordered]), strict=True):
+        axis.plot([last + 0.12, last + 0.5], [accuracy, height], color=style["color"], linewidth=0.6, alpha=0.6)
+        axis.plot([last + 0.55, last + 0.95], [height] * 2, markersize=4.5, markevery=[1], **style)
+        axis.text(last + 1.1, height, name, color=style["color"], fontsize=9, va="center")
 
 
 def spread(heights: Sequence[float], step: float = _LABEL_STEP, top: float = 1.0) -> list[float]:
@@ -139,6 +142,7 @@ def _add_legend(figure, contents: Contents) -> None:
     entries = [
         Line2D([], [], color="black", linestyle="--", marker="x", label="base"),
         Line2D([], [], color="grey", linewidth=3, label=f"{contents['reference']} (reference)"),
+        Line2D([], [], color="grey", linestyle=":", label="the same recipe, other options"),
         Line2D([], [], color="grey", label="t* of a method", **ring),
         Line2D([], [], color="grey", marker="*", markersize=11, linestyle="", label="no budget"),
         Line2D([], [], color="grey", linewidth=8, alpha=0.2, label="95 % interval over seeds and problems"),
