@@ -137,7 +137,7 @@ def test_the_loss_and_its_gradient_are_those_by_hand(tmp_path, loss_type, beta):
     clipped = 0
     for update, log in zip(updates, logs, strict=True):
         hand = Hand(trainer, update)
-        assert update.loss == pytest.approx(hand.loss.item(), abs=1e-6)
+        assert update.loss == pytest.approx(hand.loss.item(), rel=1e-5, abs=1e-6)
         if hand.entropies:
             assert log["entropy"] == pytest.approx(torch.cat(hand.entropies).mean().item(), rel=1e-5, abs=1e-6)
             assert log["clip_ratio/region_mean"] == pytest.approx(hand.clipped, abs=1e-6)
@@ -156,7 +156,7 @@ def assert_equal_gradients(trainer, update):
     trainer._compute_loss(trainer.model, update.inputs).backward()
     by_hand = {name: parameter.grad for name, parameter in hand.model.named_parameters()}
     for name, parameter in trainer.model.named_parameters():
-        torch.testing.assert_close(parameter.grad.double(), by_hand[name], atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(parameter.grad.double(), by_hand[name], atol=1e-5, rtol=1e-4)
     assert max(grad.abs().max() for grad in by_hand.values()) > 1e-3
 
 
@@ -251,9 +251,9 @@ def compared_with_stock(trainer, inputs):
 
 
 def assert_same(ours, stock):
-    assert ours[0] == pytest.approx(stock[0], abs=1e-6)
+    assert ours[0] == pytest.approx(stock[0], abs=1e-5)
     for our_gradient, stock_gradient in zip(ours[1], stock[1], strict=True):
-        torch.testing.assert_close(our_gradient, stock_gradient, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(our_gradient, stock_gradient, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("level", ["token", "sequence"])
@@ -344,11 +344,12 @@ def test_equal_sums_are_idle_unless_each_reward_is_normalized_before(tmp_path, a
     assert_same(ours, stock)
 
 
-@pytest.mark.parametrize("kept", [0, 4])
+@pytest.mark.parametrize("group", [0, 1])
 @pytest.mark.parametrize("multiple", [None, 11])
-def test_padding_that_no_kept_row_needs_is_trimmed(tmp_path, multiple, kept):
+def test_padding_that_no_kept_row_needs_is_trimmed(tmp_path, multiple, group):
     trainer = make_trainer(tmp_path, pad_to_multiple_of=multiple, thinking_token_budget=40, loss_type="grpo")
     inputs = sampled_inputs(trainer)
+    kept = 4 * group + int(inputs["completion_mask"].sum(1)[4 * group :][:4].argmin())
     inputs["advantages"] = torch.zeros(8).index_fill(0, torch.tensor([kept]), 1.5)
     ours, stock, our_shape, stock_shape = compared_with_stock(trainer, inputs)
     assert_same(ours, stock)

@@ -14,9 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from elastic.budget import ReasoningTokens
 from elastic.nano.__main__ import main
 from elastic.nano.arguments import NanoArguments
+from elastic.nano.chains import CHAINS, CONCISE, VERBOSE, Problem
 from elastic.nano.cold_start import batches, cold_start, draw_example
 from elastic.nano.model import make_model
-from elastic.nano.task import CONCISE, STEPS, VERBOSE, Problem, draw_problem, draw_problems, rows
+from elastic.nano.task import draw_of_split, draw_problems, rows, split_of
 from elastic.nano.tokenizer import make_tokenizer
 from rewards import REWARDS
 
@@ -57,31 +58,31 @@ def test_a_problem_worked_out_by_hand():
 
 
 def test_answers_agree_with_an_independent_evaluator():
-    made = rows(draw_problems("train", 500, seed=1))
+    made = rows(draw_problems(CHAINS, "train", 500, seed=1))
     assert [row["answer"] for row in made] == [answer_of(row["problem"]) for row in made]
     assert {row["answer"] for row in made} == {f"ans {n}" for n in range(7)}
 
 
 def test_problems_are_the_same_for_the_same_seed():
-    first = draw_problems("test", 50, seed=4)
-    assert first == draw_problems("test", 80, seed=4)[:50]
-    assert first != draw_problems("test", 50, seed=5)
+    first = draw_problems(CHAINS, "test", 50, seed=4)
+    assert first == draw_problems(CHAINS, "test", 80, seed=4)[:50]
+    assert first != draw_problems(CHAINS, "test", 50, seed=5)
     assert rows(first)[0] == {"problem": "1 a +2 b +2 c *5 d *4", "answer": "ans 2"}
 
 
 def test_train_and_test_are_disjoint_for_all_seeds():
-    train = {p for seed in range(3) for p in draw_problems("train", 2000, seed)}
-    test = {p for seed in range(3) for p in draw_problems("test", 2000, seed)}
+    train = {p for seed in range(3) for p in draw_problems(CHAINS, "train", 2000, seed)}
+    test = {p for seed in range(3) for p in draw_problems(CHAINS, "test", 2000, seed)}
     assert len(train) > 4000 and len(test) > 4000
     assert not train & test
-    assert {p.split for p in train} == {"train"}
+    assert {split_of(p) for p in train} == {"train"}
 
 
 def test_steps_are_drawn_uniformly_from_3_to_8():
     rng = random.Random(0)
     counts = [0] * 9
     for _ in range(6000):
-        counts[len(draw_problem(rng, "train").operations)] += 1
+        counts[len(draw_of_split(CHAINS.draw, rng, "train", 8).operations)] += 1
     assert counts[:3] == [0, 0, 0]
     assert all(880 < count < 1120 for count in counts[3:])
 
@@ -90,7 +91,7 @@ def test_a_verbose_chain_is_cores_checks_and_repetitions():
     rng = random.Random(0)
     concise_steps = steps = repeats = 0
     lengths = []
-    for problem in draw_problems("train", 1000, seed=0):
+    for problem in draw_problems(CHAINS, "train", 1000, seed=0):
         chain = VERBOSE.write(problem, rng)
         lengths.append(len(chain.split()))
         passes = chain.split(" again ")
@@ -122,7 +123,7 @@ def test_the_chat_template_opens_the_thinking(tokenizer):
 def test_every_word_of_the_task_is_one_token(tokenizer):
     assert len(tokenizer) == 44
     rng = random.Random(0)
-    for problem in draw_problems("train", 200, seed=0):
+    for problem in draw_problems(CHAINS, "train", 200, seed=0):
         for text in (problem.text, VERBOSE.write(problem, rng), problem.answer):
             ids = tokenizer.encode(text)
             assert len(ids) == len(text.split()) and tokenizer.unk_token_id not in ids
@@ -154,7 +155,7 @@ def test_the_markers_and_special_ids(tokenizer):
 
 def test_the_model_is_tiny_and_seeded(tokenizer):
     before = torch.random.get_rng_state()
-    model, same, other = (make_model(tokenizer, seed) for seed in (0, 0, 1))
+    model, same, other = (make_model(CHAINS, tokenizer, seed) for seed in (0, 0, 1))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert model.num_parameters() == 189_024
     assert model.dtype == torch.float32
@@ -186,7 +187,7 @@ def test_examples_train_the_reply_or_after_a_cut_the_solution_alone():
     rng = random.Random(0)
     cut = told = reminded = 0
     for _ in range(1000):
-        (user, assistant), trained = draw_example(VERBOSE, rng)
+        (user, assistant), trained = draw_example(CHAINS, 8, VERBOSE, rng)
         problem, _, budget = user["content"].partition(" budget ")
         reply = assistant["content"].split()[1:]
         told, reminded = told + bool(budget), reminded + ("left" in reply)
@@ -207,7 +208,7 @@ def test_examples_train_the_reply_or_after_a_cut_the_solution_alone():
 
 
 def test_batches_keep_to_their_size_and_label_only_what_is_trained(tokenizer):
-    data = batches(VERBOSE, 512, tokenizer, random.Random(0))
+    data = batches(NanoArguments(), VERBOSE, tokenizer, random.Random(0))
     reminders = 0
     for _, (input_ids_BT, labels_BT) in zip(range(60), data, strict=False):
         assert input_ids_BT.numel() <= 512
@@ -252,7 +253,7 @@ def test_the_folder_loads_as_an_ordinary_model_with_the_same_logits(made):
 def test_the_folder_holds_the_problems_and_nothing_half_made(made):
     files = (made / "train.jsonl", made / "test.jsonl")
     train, test = ([json.loads(line) for line in file.read_text().splitlines()] for file in files)
-    assert train == rows(draw_problems("train", 30, 3)) and test == rows(draw_problems("test", 10, 3))
+    assert train == rows(draw_problems(CHAINS, "train", 30, 3)) and test == rows(draw_problems(CHAINS, "test", 10, 3))
     assert sorted(path.name for path in made.iterdir()) == ["base", "settings.json", "test.jsonl", "train.jsonl"]
     assert list(made.parent.iterdir()) == [made]
     texts = [row["answer"] + " " for row in train]
@@ -325,7 +326,3 @@ def test_help_needs_no_torch():
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.returncode == 0 and "--cold_start_steps" in result.stdout
     assert result.stderr.strip().endswith("False")
-
-
-def test_steps_are_what_the_labels_allow():
-    assert (min(STEPS), max(STEPS)) == (3, 8)

@@ -397,7 +397,8 @@ def test_the_same_seed_draws_and_samples_the_same_and_another_seed_does_not(tmp_
 
 def test_each_round_samples_anew(tmp_path):
     problems = write_problems(tmp_path / "problems.jsonl", 2)
-    updates = recorded_training(make_trainer(tmp_path, problems=problems, learning_rate=0.0, max_steps=3))
+    trainer = make_trainer(tmp_path, problems=problems, thinking_token_budget=12, learning_rate=0.0, max_steps=3)
+    updates = recorded_training(trainer)
     by_prompt = [
         {prompt: [update.round.rollouts[row].completion_ids for row in rows] for prompt, rows in groups.items()}
         for update in updates
@@ -405,7 +406,7 @@ def test_each_round_samples_anew(tmp_path):
     ]
     for prompt in by_prompt[0]:
         samples = [completion for sampled in by_prompt for completion in sampled[prompt]]
-        assert len(samples) == 12 and len({tuple(completion) for completion in samples}) >= 9
+        assert len(samples) == 12 and len({tuple(completion) for completion in samples}) > 4
 
 
 def test_an_unlimited_budget_ends_at_max_completion_length(tmp_path):

@@ -20,6 +20,7 @@ from trl import GRPOTrainer
 
 from elastic.config import ElasticConfig
 from elastic.data import load_problems
+from elastic.nano.chains import CHAINS
 from elastic.nano.task import draw_problems
 from elastic.nano.task import rows as problem_rows
 from elastic.nano.tokenizer import make_tokenizer
@@ -56,7 +57,7 @@ def save_model(folder: Path, tokenizer: PreTrainedTokenizerBase | None = None) -
 
 def write_problems(path: Path, count: int = 8, **columns: list) -> str:
     """`count` nano problems as .jsonl; each of `columns` has one value for each row."""
-    rows = problem_rows(draw_problems("train", count, seed=0))
+    rows = problem_rows(draw_problems(CHAINS, "train", count, seed=0))
     rows = [row | {name: values[i] for name, values in columns.items()} for i, row in enumerate(rows)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)

@@ -1,4 +1,4 @@
-"""`python -m elastic.nano`: make the nano task's problems and its base model, ready for `elastic.train`."""
+"""`python -m elastic.nano`: make an embedded task's problems and its base model, ready for `elastic.train`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 from elastic.arguments import parse, sentence_on_error
 from elastic.nano.arguments import NanoArguments
-from elastic.nano.task import draw_problems, rows
+from elastic.nano.task import Split, draw_problems, rows
 
 PROG = "python -m elastic.nano"
 _MADE = ("base/config.json", "base/model.safetensors", "base/tokenizer.json", "train.jsonl", "test.jsonl")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    description = "Make the nano task and cold-start its tiny base model; about a minute on one CPU core."
+    description = "Make an embedded task and cold-start its tiny base model on one CPU core."
     (arguments,) = parse([NanoArguments], sys.argv[1:] if argv is None else argv, prog=PROG, description=description)
     with sentence_on_error(PROG):
         output_dir = Path(arguments.output_dir).resolve()
@@ -74,20 +74,21 @@ def make(output_dir: Path, arguments: NanoArguments) -> None:
 
     # The model is too small to gain from threads, and on a busy machine they wait for each other.
     torch.set_num_threads(1)
-    tokenizer = make_tokenizer()
+    tokenizer = make_tokenizer(arguments.made_task)
     model, _ = cold_start(arguments, tokenizer)
     with tempfile.TemporaryDirectory(prefix=f".{output_dir.name}-", dir=output_dir.parent) as staging:
         made = Path(staging) / "made"
         model.save_pretrained(made / "base")
         tokenizer.save_pretrained(made / "base")
-        _write_problems(made / "train.jsonl", draw_problems("train", arguments.train_problems, arguments.seed))
-        _write_problems(made / "test.jsonl", draw_problems("test", arguments.test_problems, arguments.seed))
+        _write_problems(made, "train", arguments.train_problems, arguments)
+        _write_problems(made, "test", arguments.test_problems, arguments)
         (made / "settings.json").write_text(json.dumps(arguments.settings, indent=2) + "\n")
         made.rename(output_dir)
 
 
-def _write_problems(path, problems) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows(problems)))
+def _write_problems(made: Path, split: Split, count: int, arguments: NanoArguments) -> None:
+    problems = draw_problems(arguments.made_task, split, count, arguments.seed, arguments.difficulty)
+    (made / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(problems)))
 
 
 if __name__ == "__main__":

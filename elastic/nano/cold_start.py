@@ -12,27 +12,19 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, get_cosine_w
 
 from elastic.nano.arguments import NanoArguments
 from elastic.nano.model import make_model
-from elastic.nano.task import CONCISE_PASSES, STEPS, VERBOSE, Verbosity, draw_problem
+from elastic.nano.task import Task, Writer, draw_of_split
 
-# Share of examples whose chain is cut anywhere and answered with the value reached so far; their solution alone is
-# trained. The model learns no shorter thinking from them, only that a solution follows the end marker wherever it is.
-CUT_RATE = 0.06
 # Share of examples whose problem is followed by `budget N`, and of these the share whose chain is interrupted by
 # `left M`: neither says anything about the chain, so that the model reads past them until it is trained to obey.
 BUDGET_RATE = 0.15
 REMINDER_RATE = 0.5
 BUDGETS = range(1, 161)
 REMINDER_INTERVALS = (4, 8, 12, 16, 24, 32)
-# Longer problems more often: the last labels are seen least, and when to stop there is learned last.
-STEP_WEIGHTS = [steps - 1 for steps in STEPS]
 _IGNORED = -100
 # Examples are sorted by length within a pool of this many, so that a batch holds little padding.
 _POOL_EXAMPLES = 128
 _WARM_UP_STEPS = 30
 _SOLUTION_TOKENS = 3
-# Concise chains are learned when their mean loss over the recent steps is below this; whether to go over the chain
-# again, a coin's toss, leaves 0.02 nats a token.
-_LEARNED_LOSS = 0.04
 _RECENT_STEPS = 50
 
 
@@ -43,14 +35,18 @@ class Example(NamedTuple):
     trained: list[bool]
 
 
-def draw_example(verbosity: Verbosity, rng: random.Random) -> Example:
-    """A problem of the train split with a chain of thought and its solution."""
-    problem = draw_problem(rng, "train", STEP_WEIGHTS)
-    chain, solution = verbosity.write(problem, rng).split(), problem.answer
-    is_cut = rng.random() < CUT_RATE
+def draw_example(task: Task, difficulty: int, writer: Writer, rng: random.Random) -> Example:
+    """A problem of the train split with a chain of thought and its solution.
+
+    Some chains are cut anywhere and answered with a guess; their solution alone is trained. The model learns no shorter
+    thinking from them, only that a solution follows the end marker wherever it is.
+    """
+    problem = draw_of_split(task.draw_for_training, rng, "train", difficulty)
+    chain, solution = writer.write(problem, rng).split(), problem.answer
+    is_cut = rng.random() < task.cut_rate
     if is_cut:
         chain = chain[: int(len(chain) * rng.random() ** 2)]
-        solution = f"ans {problem.value_reached(chain)}"
+        solution = task.guess(problem, chain, rng)
     text, interval = problem.text, len(chain) + 1
     budget = rng.choice(BUDGETS)
     if rng.random() < BUDGET_RATE:
@@ -79,11 +75,12 @@ def _with_reminders(chain: list[str], interval: int, budget: int) -> tuple[list[
 
 
 def batches(
-    verbosity: Verbosity, batch_tokens: int, tokenizer: PreTrainedTokenizerBase, rng: random.Random
+    arguments: NanoArguments, writer: Writer, tokenizer: PreTrainedTokenizerBase, rng: random.Random
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless (input_ids, labels), each (rows, tokens), at most `batch_tokens` in all, padded on the right."""
+    task, batch_tokens = arguments.made_task, arguments.batch_tokens
     while True:
-        examples = [draw_example(verbosity, rng) for _ in range(_POOL_EXAMPLES)]
+        examples = [draw_example(task, arguments.difficulty, writer, rng) for _ in range(_POOL_EXAMPLES)]
         ids = tokenizer.apply_chat_template([example.conversation for example in examples], return_dict=False)
         rows = sorted(zip(ids, (example.trained for example in examples), strict=True), key=_length)
         pool, batch = [], []
@@ -100,14 +97,13 @@ def batches(
 def cold_start(arguments: NanoArguments, tokenizer: PreTrainedTokenizerBase) -> tuple[LlamaForCausalLM, list[float]]:
     """Train a new model by `arguments`; the same arguments give the same model. Returns it and the loss of each step.
 
-    The curriculum matters: the arithmetic is learned from concise chains, where every token counts, and to find it
+    The curriculum matters: the steps are learned from concise chains, where every token counts, and to find them
     again between checks and repetitions is learned afterwards.
     """
-    model = make_model(tokenizer, arguments.seed).train()
+    task = arguments.made_task
+    model = make_model(task, tokenizer, arguments.seed).train()
     rng = random.Random(f"cold start/{arguments.seed}")
-    concise, verbose = (
-        batches(verbosity, arguments.batch_tokens, tokenizer, rng) for verbosity in (CONCISE_PASSES, VERBOSE)
-    )
+    concise, verbose = (batches(arguments, writer, tokenizer, rng) for writer in (task.concise, task.verbose))
     steps, most_concise_steps = arguments.cold_start_steps, arguments.most_concise_steps
     optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
     schedule = get_cosine_with_min_lr_schedule_with_warmup(optimizer, _WARM_UP_STEPS, steps, min_lr_rate=0.05)
@@ -115,7 +111,7 @@ def cold_start(arguments: NanoArguments, tokenizer: PreTrainedTokenizerBase) -> 
     learned = False
     with tqdm(total=steps, desc="cold start", unit="step", mininterval=0.5) as bar:
         for step in range(steps):
-            learned = learned or step >= most_concise_steps or _is_learned(losses)
+            learned = learned or step >= most_concise_steps or _is_learned(losses, task.learned_loss)
             losses.append(_step(model, *next(verbose if learned else concise), optimizer))
             schedule.step()
             bar.set_postfix(loss=f"{losses[-1]:.3f}", chains="verbose" if learned else "concise", refresh=False)
@@ -132,9 +128,9 @@ def _step(model, input_ids_BT, labels_BT, optimizer) -> float:
     return loss.item()
 
 
-def _is_learned(losses: list[float]) -> bool:
+def _is_learned(losses: list[float], learned_loss: float) -> bool:
     recent = losses[-_RECENT_STEPS:]
-    return len(recent) == _RECENT_STEPS and sum(recent) / _RECENT_STEPS < _LEARNED_LOSS
+    return len(recent) == _RECENT_STEPS and sum(recent) / _RECENT_STEPS < learned_loss
 
 
 def _length(row: tuple[list[int], list[bool]]) -> int:

@@ -1,4 +1,4 @@
-"""A tokenizer of whole words for the nano task, with a chat template that opens the thinking."""
+"""A tokenizer of whole words for an embedded task, with a chat template that opens the thinking."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Sequence, Split, WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from elastic.nano.task import LABELS, OPERATIONS, WORDS
+from elastic.nano.chains import CHAINS
+from elastic.nano.task import Task
 
 CONTEXT_TOKENS = 1024
 _SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>", "<think>", "</think>")
@@ -15,9 +16,9 @@ _SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>", "<think>", "</think>")
 # `budget 40` in a problem and `left 32` among the thinking speak of tokens.
 _BUDGET_WORDS = ("budget", "left")
 _DIGITS = tuple("0123456789")
-_DIGIT_OF_A_NUMBER = Regex(r"(?<![+*])\d")
+_DIGIT_OF_A_NUMBER = Regex(r"(?<![+*])\d(?!>)")
 
-# A turn of the user is `<bos> PROBLEM ?`; the reply is `<think> CHAIN </think> ans N <eos>`.
+# A turn of the user is `<bos> PROBLEM ?`; the reply is `<think> CHAIN </think> ans X <eos>`.
 _CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {%- if message.role == 'user' -%}
@@ -34,9 +35,9 @@ _CHAT_TEMPLATE = """\
 """
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """The nano tokenizer: one token for each word, operand (`*4`), marker and digit of a number."""
-    words = (*_SPECIAL, *_DIGITS, *LABELS, *OPERATIONS, *WORDS, *_BUDGET_WORDS)
+def make_tokenizer(task: Task = CHAINS) -> PreTrainedTokenizerFast:
+    """A task's tokenizer: one token for each word, operand (`*4`), marker and digit of a number."""
+    words = (*_SPECIAL, *_DIGITS, *task.words, *_BUDGET_WORDS)
     core = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     core.pre_tokenizer = Sequence([WhitespaceSplit(), Split(_DIGIT_OF_A_NUMBER, "isolated")])
     return PreTrainedTokenizerFast(
