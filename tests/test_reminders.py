@@ -9,7 +9,7 @@ from reference import TOKENS, VOCABULARY, greedy, reference_rollout, segments
 from test_engine_models import full_logprobs
 from test_fork import PlayedEngine
 from test_requested import CONTEXT as REQUEST_CONTEXT
-from test_requested import ONE_TOKEN_MARKERS, chooser, closes_thinking, goes_on, stops
+from test_requested import ONE_TOKEN_MARKERS, chooser, closes_thinking, goes_on, requested, stops
 from test_rollout import grow
 from tiny_models import CONTEXT, tiny
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -20,6 +20,7 @@ from trl import ModelConfig
 from elastic.arguments import DataArguments
 from elastic.budget import UNLIMITED, Budget, ReasoningTokens, Reminders
 from elastic.config import ElasticConfig
+from elastic.engines.requested import Answer
 from elastic.engines.transformers import TransformersEngine
 from elastic.rollout import Sampling, ThinkingStopReason
 from elastic.rollout_builder import RolloutBuilder
@@ -139,6 +140,21 @@ def test_rollouts_by_request_are_the_references(engine, markers):
         assert segments(rollout) == reference_rollout(choose, prompt, budget, tokens, REQUEST_CONTEXT)
         told += len(rollout.interjected) > 0
     assert told > 30
+
+
+def test_a_request_goes_up_to_the_next_reminder_and_the_engine_closes_nothing():
+    rollouts = requested([[7, 3]], [Budget(8, 4)], reminded(3, ONE_TOKEN_MARKERS), one_pass=True)
+    asked = []
+    for answer in ([9, 9, 9], [9, 4, 8], [8, 8, 8]):
+        request = rollouts.next_request(0)
+        asked.append((request.prompt_ids, request.max_tokens, request.thinking_token_budget > 8))
+        rollouts.take(0, Answer(answer))
+    assert asked == [
+        ([7, 3], 3, True),
+        ([7, 3, 9, 9, 9, 20, 15], 3, True),
+        ([7, 3, 9, 9, 9, 20, 15, 9, 4, 8], 3, True),
+    ]
+    assert rollouts.next_request(0) is None
 
 
 def test_the_transformers_engine_is_the_plain_loop():
