@@ -36,10 +36,10 @@ def training_rewards(run: RunArguments, config: ElasticConfig) -> Rewards:
     if not names:
         raise ValueError(f"reward_funcs is not set: give one or more of {', '.join(REWARDS)}, or dotted paths.")
     graded = [name for name in names if name in REWARDS]
-    without = [stage.solution.name for stage in config.run_stages if stage.solution.smallest == 0]
+    without = [stage.solution for stage in config.run_stages if stage.solution.smallest == 0]
     if graded and without:
         raise ValueError(
-            f"{without[0]} may be 0, which allows no solution, and the reward "
+            f"{without[0].name} {'is' if without[0].is_fixed else 'may be'} 0, which allows no solution, and the reward "
             f"{graded[0]} grades the solution: give 1 token or more."
         )
     for stage in config.run_stages:
