@@ -356,8 +356,11 @@ def test_what_a_killed_comparison_left_running_is_ended_first(tmp_path, fakes):
     left = runs.subprocess.Popen(command, start_new_session=True)
     created = runs.psutil.Process(left.pid).create_time()
     training.file("process.json").write_text(json.dumps({"pid": left.pid, "created": created}))
-    runs._end_left_over(training)
-    assert left.wait(timeout=60) == -signal.SIGKILL
+    try:
+        runs._end_left_over(training)
+        assert left.wait(timeout=10) == -signal.SIGKILL
+    finally:
+        left.kill()
 
 
 # Numbers

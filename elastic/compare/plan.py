@@ -175,7 +175,8 @@ def _crossed_step(pair: tuple[str, str], fields: dict, task: Step, models: dict[
     (thinker, weights), (solver, solver_weights) = (models[name] for name in pair)
     made_of = digest([thinker.digest, solver.digest])[:8]
     folder = thinker.folder.parent / f"crossed-{pair[0]}-{pair[1]}-{task.seed}-{made_of}"
-    given = _given(crossed_label(*pair), task, folder, weights) | {"solution_model_name_or_path": str(solver_weights)}
+    solved = {"solution_model_name_or_path": str(solver_weights), "solution_model_label": pair[1]}
+    given = _given(pair[0], task, folder, weights) | solved
     return _measuring(crossed_label(*pair), folder, fields, given, task, (thinker, solver))
 
 
