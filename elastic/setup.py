@@ -39,8 +39,8 @@ def training_rewards(run: RunArguments, config: ElasticConfig) -> Rewards:
     without = [stage.solution for stage in config.run_stages if stage.solution.smallest == 0]
     if graded and without:
         raise ValueError(
-            f"{without[0].name} {'is' if without[0].is_fixed else 'may be'} 0, which allows no solution, and the reward "
-            f"{graded[0]} grades the solution: give 1 token or more."
+            f"{without[0].name} {'is' if without[0].is_fixed else 'may be'} 0, which allows no solution, and the "
+            f"reward {graded[0]} grades the solution: give 1 token or more."
         )
     for stage in config.run_stages:
         weights = stage.reward_weights

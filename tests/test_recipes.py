@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from elastic.evaluation import load_prompts
 from elastic.evaluation_arguments import EvaluationArguments
 from elastic.protocol import rewards_of
 from elastic.setup import training_rewards
+from elastic.stages import stage_at
 from rewards import REWARDS
 from rewards.code_reward import CodeSettings
 from rewards.sandbox import SandboxError, choose_sandbox
@@ -180,10 +182,10 @@ def test_the_methods_work_on_the_same_model_problems_and_batches(method, work):
 def stages_of(method: str) -> list[tuple]:
     """(updates, thinking budgets, solution budgets, most tokens, weights of the rewards) of each stage."""
     *_, config = parsed(f"math_1.5b/{method}")
-    ends = [0, *(round(stage.end * config.max_steps) for stage in config.run_stages)]
+    updates = Counter(stage_at(config.run_stages, step / config.max_steps).name for step in range(config.max_steps))
     return [
-        (end - start, stage.thinking.choices, stage.solution.choices, stage.total, stage.reward_weights)
-        for start, end, stage in zip(ends, ends[1:], config.run_stages, strict=False)
+        (updates[stage.name], stage.thinking.choices, stage.solution.choices, stage.total, stage.reward_weights)
+        for stage in config.run_stages
     ]
 
 
@@ -209,6 +211,22 @@ def test_l1_asks_for_100_to_4000_tokens(method, words):
     assert scores == [[pytest.approx(1 - 0.0003 * 300)], [pytest.approx(0.5 - 0.001 * 300)]][: len(scores)]
 
 
+def test_l1_is_priced_for_the_lengths_of_nano():
+    """N is at most 130: the papers' prices, made for 4000, would reward short answers whatever N is."""
+    scores = {}
+    for method in ("l1_exact", "l1_max"):
+        _, run, _, config = parsed(f"nano/{method}")
+        assert config.target_tokens == {"uniform": [10, 130]}
+        function = training_rewards(run, config).functions[-1]
+        columns = dict(completions=["ans 1"], solution_text=["ans 1"], answer=["ans 1"])
+        scores[method] = [
+            function(**columns, target_tokens=[target], completion_ids=[[0] * n])[0]
+            for target, n in ((130, 40), (130, 130), (50, 50), (50, 110))
+        ]
+    assert scores["l1_exact"] == pytest.approx([0.1, 1.0, 1.0, 0.4])
+    assert scores["l1_max"] == pytest.approx([1.0, 0.5, 0.5, 0.0])
+
+
 def test_l1_max_goes_on_from_l1_exact():
     """700 batches of 2 updates at 4096 tokens, then 120 at 4500."""
     exact = (1400, (-1,), (-1,), 4096)
@@ -226,12 +244,12 @@ def test_thinkprune_lowers_its_limit_and_rewards_nothing_unfinished():
 
 def test_the_methods_of_ours_have_the_budgets_that_the_paper_measures_at():
     measured = tuple(yaml.safe_load(path_of("eval/e1_math").read_text())["thinking_token_budgets"])
-    for method, thinking, share in (
-        ("e1_sampled", measured, 0.2),
-        ("e1_told", measured, 0.2),
-        ("e1_anchor", (1024,), 0.25),
+    for method, thinking, solution, share in (
+        ("e1_sampled", measured, (512, 1024), 0.2),
+        ("e1_told", measured, (1024,), 0.2),
+        ("e1_anchor", (1024,), (1024,), 0.25),
     ):
-        assert stages_of(method) == [(400, thinking, (1024,), -1, None)]
+        assert stages_of(method) == [(400, thinking, solution, -1, None)]
         *_, config = parsed(f"math_1.5b/{method}")
         assert (config.unbudgeted_share, config.longest_rollout) == (share, 8192)
         told = method == "e1_told"
