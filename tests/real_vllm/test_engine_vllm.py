@@ -10,7 +10,7 @@ import pytest
 import torch
 from vllm_models import CONTEXT, TOKENIZER, TOKENS, load_hf, load_llm
 
-from elastic.budget import Budget, ReasoningTokens
+from elastic.budget import Budget, ReasoningTokens, Reminders
 from elastic.engines.transformers import TransformersEngine
 from elastic.engines.vllm import VLLMEngine, closes_thinking_itself
 from elastic.rollout import Sampling
@@ -95,6 +95,18 @@ def test_markers_of_several_tokens(llm, hf_model):
     theirs = engine_of(hf_model, tokens).generate(prompts, budgets, GREEDY)
     assert [segments(rollout) for rollout in ours] == [segments(rollout) for rollout in theirs]
     assert any(one in rollout.thinking_ids and rollout.thinking_stop_reason != "natural" for rollout in ours)
+
+
+def test_reminders_of_what_is_left(llm, hf_model):
+    tokens = dataclasses.replace(TOKENS, reminders=Reminders.from_tokenizer(TOKENIZER, 7, "left {tokens}"))
+    prompts, budgets = make_prompts(64, seed=4), make_budgets(64, seed=4)
+    ours = VLLMEngine(llm, tokens).generate(prompts, budgets, GREEDY)
+    theirs = engine_of(hf_model, tokens).generate(prompts, budgets, GREEDY)
+    assert [segments(rollout) for rollout in ours] == [segments(rollout) for rollout in theirs]
+    assert sum(len(rollout.interjected) > 4 for rollout in ours) >= 5
+    for rollout, reference in zip(ours, theirs, strict=True):
+        assert list(rollout.interjected) == list(reference.interjected)
+        assert rollout.logprobs == pytest.approx(reference.logprobs, abs=1e-4)
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.6), Sampling(temperature=1.3)])

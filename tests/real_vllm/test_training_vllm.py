@@ -5,9 +5,10 @@ import functools
 import pytest
 import torch
 from datasets import Dataset
-from trainer_fixtures import config_fields, even_reward, sampled_inputs, write_problems
+from trainer_fixtures import config_fields, even_reward, recorded_training, sampled_inputs, write_problems
 from vllm_models import CONTEXT, TOKENIZER
 
+from elastic.anytime import AnytimeTrainer
 from elastic.config import ElasticConfig
 from elastic.data import load_problems
 from elastic.trainer import ElasticGRPOTrainer
@@ -42,9 +43,9 @@ def trains_on_a_cpu(monkeypatch):
         monkeypatch.delenv(name)
 
 
-def make_trainer(folder, model_dir, **changes):
+def make_trainer(folder, model_dir, trainer=ElasticGRPOTrainer, **changes):
     rows = load_problems(write_problems(folder / "problems.jsonl"), answer_column="answer")
-    return ElasticGRPOTrainer(
+    return trainer(
         model=str(model_dir),
         reward_funcs=even_reward,
         args=ElasticConfig(**config_fields(folder, **(FIELDS | changes))),
@@ -108,6 +109,27 @@ def test_the_importance_ratio_is_1_at_equal_weights(tmp_path, model_dir, mode, t
     torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=0, atol=1e-3)
     inserted = (inputs["completion_mask"] == 1) & (inputs["tool_mask"] == 0)
     assert inserted.any() and not inputs["sampling_per_token_logps"][inserted].any()
+
+
+def test_anytime_forks_each_chain_at_its_cuts(tmp_path, model_dir):
+    changes = dict(
+        algorithm="anytime",
+        thinking_token_budget={"choices": [2, 6]},
+        solution_token_budget=3,
+        scale_rewards="none",
+        num_generations=4,
+        max_steps=2,
+    )
+    trainer = make_trainer(tmp_path, model_dir, AnytimeTrainer, **changes)
+    updates = recorded_training(trainer)
+    assert trainer.state.global_step == 2
+    for update in updates:
+        rollouts = update.round.rollouts
+        assert [rollout.budget.thinking for rollout in rollouts] == [2, 6] * (len(rollouts) // 2)
+        for short, long in zip(rollouts[::2], rollouts[1::2], strict=True):
+            assert list(long.thinking_ids[: len(short.thinking_ids)]) == list(short.thinking_ids)
+    ratio = trainer.state.log_history[0]["sampling/importance_sampling_ratio/mean"]
+    assert ratio == pytest.approx(1, abs=1e-3)
 
 
 def test_a_group_shares_its_budget_and_groups_have_different_ones(tmp_path, model_dir):
