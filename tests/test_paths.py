@@ -21,7 +21,7 @@ from elastic.nano.paths import CONCISE, DEPTHS, PATHS, STARTS, VERBOSE, Problem,
 from elastic.nano.task import draw_problems, rows, split_of
 from elastic.nano.tokenizer import make_tokenizer
 
-PROBLEM = Problem((("c", "d"), ("a", "b"), ("b", "x"), ("c", "e"), ("d", "y")), "y", ("a", "c"))
+PROBLEM = Problem((("c", "d"), ("a", "b"), ("b", "x"), ("d", "y")), "y", ("a", "c"))
 SHORT = {"cold_start_steps": 12, "most_concise_steps": 11, "batch_tokens": 512}
 OPTIONS = [part for name, value in SHORT.items() for part in (f"--{name}", str(value))]
 OPTIONS += ["--task", "paths", "--train_problems", "30", "--test_problems", "10"]
@@ -36,7 +36,7 @@ class Graph:
         for parent, child in (edge.split(">") for edge in edges.split()):
             self.children.setdefault(parent, []).append(child)
         numbered = [start.split(">") for start in starts.split()]
-        assert [number for number, _ in numbered] == list("12345")[: len(numbered)]
+        assert [number for number, _ in numbered] == list("123456")[: len(numbered)]
         self.starts = [start for _, start in numbered]
 
     def depths(self, start: str) -> dict[str, int]:
@@ -56,25 +56,23 @@ class Graph:
 
     def check_search(self, words: list[str]) -> str:
         """Every word follows from the ones before it; returns how the search ended: `found` or `eliminated`."""
-        tried, visited, left = 0, [], {}
+        tried, node = 0, None
         for at, word in enumerate(words):
             if word == "found":
-                assert visited[-1] == self.goal and at == len(words) - 1
+                assert node == self.goal and at == len(words) - 1
                 return "found"
             if word == "dead":
-                assert visited[-1] not in self.children and words[at - 1] != "dead"
-                continue
-            parent, child = word.split(">")
-            assert at == 0 or words[at - 1] == "dead" or parent == visited[-1]
-            unfinished = [node for node in visited if left[node]]
-            if unfinished:
-                assert parent == unfinished[-1]
-                left[parent].remove(child)
+                assert node and node not in self.children and node != self.goal
+                node = None
+            elif node:
+                parent, child = word.split(">")
+                assert parent == node and child in self.children[parent]
+                node = child
+            elif ">" not in word:
+                assert word == str(tried + 1) and (at == 0 or words[at - 1] == "dead")
             else:
-                assert (parent, child) == (str(tried + 1), self.starts[tried])
-                tried, visited = tried + 1, []
-            visited.append(child)
-            left[child] = list(self.children.get(child, ()))
+                assert word == f"{words[at - 1]}>{self.starts[tried]}"
+                tried, node = tried + 1, self.starts[tried]
         assert words[-1] == "dead" and tried == len(self.starts) - 1
         return "eliminated"
 
@@ -92,11 +90,11 @@ def made(tmp_path_factory):
 
 
 def test_a_problem_worked_out_by_hand():
-    assert PROBLEM.text == "c>d a>b b>x c>e d>y goal y from 1>a 2>c"
+    assert PROBLEM.text == "c>d a>b b>x d>y goal y from 1>a 2>c"
     assert PROBLEM.answer == "ans 2"
     written = {CONCISE.write(PROBLEM, random.Random(seed)) for seed in range(40)}
-    ruled_out = "1>a a>b b>x dead"
-    assert written == {ruled_out, f"{ruled_out} 2>c c>d d>y found", f"{ruled_out} 2>c c>e dead c>d d>y found"}
+    ruled_out = "1 1>a a>b b>x dead"
+    assert written == {ruled_out, f"{ruled_out} 2 2>c c>d d>y found"}
 
 
 @pytest.mark.parametrize("difficulty", DEPTHS)
@@ -112,7 +110,7 @@ def test_exactly_one_start_leads_to_the_goal_and_at_the_depth_that_is_asked_for(
         assert depths[right][graph.goal] == max(depths[right].values()) == difficulty
         assert {max(d.values()) for d in depths} <= set(range(max(1, difficulty - 2), difficulty + 1))
         assert graph.goal not in graph.children
-    assert len(answers) == STARTS and min(answers.values()) > 35
+    assert len(answers) == STARTS and min(answers.values()) > 30
 
 
 def test_a_deeper_goal_needs_a_longer_search():
@@ -121,8 +119,8 @@ def test_a_deeper_goal_needs_a_longer_search():
         rng = random.Random(0)
         for problem in draw_problems(PATHS, "train", 300, 0, depth):
             lengths[depth].append(len([word for word in CONCISE.write(problem, rng).split() if ">" in word]))
-    means = [mean(lengths[depth]) for depth in (2, 3, 4, 5)]
-    assert all(longer > shorter + 2 for shorter, longer in pairwise(means))
+    means = [mean(lengths[depth]) for depth in DEPTHS]
+    assert all(longer > shorter + 1 for shorter, longer in pairwise(means))
 
 
 def test_problems_are_the_same_for_the_same_seed_and_on_one_side_for_all_seeds():
@@ -149,26 +147,26 @@ def test_a_search_is_what_the_graph_allows(style):
     assert max(lengths) <= VERBOSE.most_tokens
     assert ends["eliminated"] > 10 and ends["found"] > 500
     if style is CONCISE:
-        assert checks == 0 and sum(ends.values()) == 600 and 20 < mean(lengths) < 25
+        assert checks == 0 and sum(ends.values()) == 600 and 20 < mean(lengths) < 24
     else:
-        assert 0.8 < checks / edges < 1 and sum(ends.values()) > 650 and 95 < mean(lengths) < 125
+        assert 0.8 < checks / edges < 1 and sum(ends.values()) > 620 and 88 < mean(lengths) < 108
 
 
 def test_a_guess_is_any_start_or_the_one_that_is_tried():
     rng = random.Random(0)
-    chain = ["1>a", "a>b", "wait", "check", "a>b", "ok", ".", "b>x", "dead", "2>c"]
-    many = Problem(PROBLEM.edges, "y", ("a", "c", "f", "g", "h"))
+    chain = ["1", "1>a", "a>b", "wait", "check", "a>b", "ok", ".", "b>x", "dead", "2", "2>c"]
+    many = Problem(PROBLEM.edges, "y", tuple("acfghi"))
     guesses = Counter(guess(many, chain, rng) for _ in range(2000))
-    assert set(guesses) == {f"ans {number}" for number in range(1, 6)}
-    assert 0.55 < guesses["ans 2"] / 2000 < 0.65
-    assert all(0.07 < guesses[f"ans {number}"] / 2000 < 0.13 for number in (1, 3, 4, 5))
-    assert 0.17 < Counter(guess(many, [], rng) for _ in range(2000))["ans 1"] / 2000 < 0.23
+    assert set(guesses) == {f"ans {number}" for number in range(1, 7)}
+    assert 0.53 < guesses["ans 2"] / 2000 < 0.63
+    assert all(0.06 < guesses[f"ans {number}"] / 2000 < 0.11 for number in (1, 3, 4, 5, 6))
+    assert 0.13 < Counter(guess(many, [], rng) for _ in range(2000))["ans 1"] / 2000 < 0.2
 
 
 def test_examples_after_a_cut_train_the_guess_alone():
     rng, cut = random.Random(0), []
     for _ in range(1000):
-        (user, assistant), trained = draw_example(PATHS, 5, VERBOSE, rng)
+        (user, assistant), trained = draw_example(PATHS, 4, VERBOSE, rng)
         solution = assistant["content"].rpartition("</think> ")[2]
         if trained[-4]:
             assert solution == Graph(user["content"].partition(" budget ")[0]).answer
@@ -183,9 +181,8 @@ def test_every_word_of_the_task_is_one_token(tokenizer):
     for problem in draw_problems(PATHS, "train", 200, seed=0):
         for text in (problem.text, VERBOSE.write(problem, rng), problem.answer):
             assert tokenizer.tokenize(text) == text.split()
-    assert tokenizer.tokenize("goal a from 1>a 2>b budget 40 left 7") == [
-        *["goal", "a", "from", "1>a", "2>b", "budget", "4", "0", "left", "7"],
-    ]
+    told = "goal a from 1>a 6>b budget 40"
+    assert tokenizer.tokenize(told) == told.replace("40", "4 0").split()
 
 
 def test_an_edge_starts_as_the_sum_of_its_nodes(tokenizer):
@@ -212,7 +209,7 @@ def test_the_folder_holds_the_task_and_its_model(made):
     train, test = ([json.loads(line) for line in file.read_text().splitlines()] for file in files)
     assert train == rows(draw_problems(PATHS, "train", 30, 3)) and test == rows(draw_problems(PATHS, "test", 10, 3))
     settings = json.loads((made / "settings.json").read_text())
-    assert (settings["task"], settings["difficulty"], settings["batch_tokens"]) == ("paths", 5, 512)
+    assert (settings["task"], settings["difficulty"], settings["batch_tokens"]) == ("paths", 4, 512)
     assert settings["learning_rate"] == PATHS.cold_start.learning_rate
     model = AutoModelForCausalLM.from_pretrained(made / "base")
     tokenizer = AutoTokenizer.from_pretrained(made / "base")
@@ -227,10 +224,10 @@ def test_the_folder_holds_the_task_and_its_model(made):
     ("options", "sentence"),
     [
         (["--task", "trees"], "task is 'trees': give one of chains, paths."),
-        (["--task", "paths", "--difficulty", "7"], "difficulty is 7: paths has 2 to 6."),
+        (["--task", "paths", "--difficulty", "7"], "difficulty is 7: paths has 2 to 5."),
         (["--difficulty", "2"], "difficulty is 2: chains has 3 to 8."),
         (["--task", "paths", "--batch_tokens", "8"], "batch_tokens is 8: give a whole number of 512 or more."),
-        (["--task", "paths", "--difficulty", "4", "--seed", "3", *OPTIONS], "was made with difficulty 5, not 4"),
+        (["--task", "paths", "--difficulty", "5", "--seed", "3", *OPTIONS], "was made with difficulty 4, not 5"),
     ],
 )
 def test_bad_options_get_one_sentence(made, capsys, options, sentence):

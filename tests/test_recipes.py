@@ -87,8 +87,8 @@ def processes(name: str) -> int:
 
 
 def test_finds_the_recipes():
-    assert {*PAPER, "nano", *(f"math_1.5b/{name}" for name in METHODS)} <= set(NAMES)
-    assert [recipe.stem for recipe in EVALUATION_RECIPES] == sorted([*PROTOCOLS, "nano"])
+    assert {*PAPER, "nano", "paths/e1", *(f"math_1.5b/{name}" for name in METHODS)} <= set(NAMES)
+    assert [recipe.stem for recipe in EVALUATION_RECIPES] == sorted([*PROTOCOLS, "nano", "paths"])
     assert {"cpu", "single_gpu"} <= {launch_file.stem for launch_file in LAUNCH_FILES}
 
 

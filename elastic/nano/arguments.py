@@ -31,7 +31,7 @@ class NanoArguments:
     )
     difficulty: int | None = field(
         default=None,
-        metadata={"help": "chains: most steps, 3 to 8 (8). paths: edges from the start to the goal, 2 to 6 (5)."},
+        metadata={"help": "chains: most steps, 3 to 8 (8). paths: edges from the start to the goal, 2 to 5 (4)."},
     )
     seed: int = field(
         default=0, metadata={"help": "Seed of the problems, of the model's first weights and of its data."}

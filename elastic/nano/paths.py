@@ -1,10 +1,10 @@
 """Paths in a directed graph: which of the starts leads to the goal, and the ways to search for it.
 
-The problem `c>d a>b b>x d>y goal y from 1>a 2>c` asks which of the numbered starts leads to the node y. Searching goes
-depth first from one start after the other, so concise thinking is `1>a a>b b>x dead 2>c c>d d>y found`, and the
+The problem `c>d a>b b>x d>y goal y from 1>a 2>c` asks which of the numbered starts leads to the node y. Searching
+follows one start after the other to its end, so concise thinking is `1 1>a a>b b>x dead 2 2>c c>d d>y found`, and the
 solution is `ans 2`. Verbose thinking writes checks behind the edges (`wait check a>b ok .`), and searches again from
 the beginning. Every style has the same core. A search that is cut has ruled starts out: it is worth something to who
-answers.
+answers. No node has two edges: to go back and take the other one is not learned within the cold start.
 """
 
 from __future__ import annotations
@@ -17,11 +17,9 @@ from itertools import pairwise
 
 from elastic.nano.task import COMMON_WORDS, ColdStart, Task
 
-STARTS = 5
-DEPTHS = range(2, 7)
-# As many as the deepest graph without side edges has.
+STARTS = 6
+DEPTHS = range(2, 6)
 NODES = string.ascii_letters[: STARTS * (DEPTHS[-1] + 1)]
-SIDE_EDGE_RATE = 0.2
 # A path that leads elsewhere is shorter than the depth by at most this.
 MOST_SHORTER = 2
 # Share of the guesses after a cut that name any start, rather than the one that is being tried.
@@ -31,7 +29,7 @@ WORDS = ("goal", "from", "dead", "found")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A forest, its edges in the order of the text; exactly one of the starts, each a root, leads to the goal."""
+    """Disjoint paths, their edges in the order of the text; the goal is the end of the path from one of the starts."""
 
     edges: tuple[tuple[str, str], ...]
     goal: str
@@ -39,7 +37,7 @@ class Problem:
 
     @property
     def text(self) -> str:
-        return " ".join([*map(_word, self.edges), "goal", self.goal, "from", *map(_word, self.numbered_starts)])
+        return " ".join([*map(">".join, self.edges), "goal", self.goal, "from", *map(">".join, self.numbered_starts)])
 
     @property
     def numbered_starts(self) -> list[tuple[str, str]]:
@@ -54,9 +52,6 @@ class Problem:
         while node in parents:
             node = parents[node]
         return f"ans {self.starts.index(node) + 1}"
-
-    def edges_from(self, node: str) -> list[tuple[str, str]]:
-        return [edge for edge in self.edges if edge[0] == node]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,30 +79,25 @@ class Search:
                 return chain
 
     def _search(self, problem: Problem, rng: random.Random) -> Iterator[str]:
-        for edge in problem.numbered_starts:
-            if edge[1] == problem.starts[-1] and rng.random() < self.elimination_rate:
+        following = dict(problem.edges)
+        for number, start in problem.numbered_starts:
+            if start == problem.starts[-1] and rng.random() < self.elimination_rate:
                 return
-            if (yield from self._follow(edge, problem, rng)):
+            yield number
+            yield self._checked(number, start, rng)
+            node = start
+            while node in following:
+                yield self._checked(node, following[node], rng)
+                node = following[node]
+            if node == problem.goal:
+                yield "found"
                 return
-
-    def _follow(self, edge, problem, rng):
-        """Writes an edge and the search behind it; returns whether the goal was found."""
-        (checks,) = rng.choices(range(len(self.check_weights)), self.check_weights)
-        yield _word(edge) + f" wait check {_word(edge)} ok ." * checks
-        return (yield from self._search_from(edge[1], problem, rng))
-
-    def _search_from(self, node, problem, rng):
-        """Writes the search below `node`; returns whether the goal was found."""
-        if node == problem.goal:
-            yield "found"
-            return True
-        edges = problem.edges_from(node)
-        if not edges:
             yield "dead"
-        for edge in rng.sample(edges, len(edges)):
-            if (yield from self._follow(edge, problem, rng)):
-                return True
-        return False
+
+    def _checked(self, parent: str, child: str, rng: random.Random) -> str:
+        (checks,) = rng.choices(range(len(self.check_weights)), self.check_weights)
+        edge = f"{parent}>{child}"
+        return edge + f" wait check {edge} ok ." * checks
 
 
 CONCISE = Search(check_weights=(1,), repeat_weights=(1,))
@@ -116,22 +106,16 @@ VERBOSE = Search()
 
 def draw(rng: random.Random, difficulty: int) -> Problem:
     """A problem whose goal is `difficulty` edges from its start; the other starts lead to dead ends."""
-    names = iter(rng.sample(NODES, len(NODES)))
-    spare = len(NODES) - STARTS * (difficulty + 1)
+    count = STARTS * (difficulty + 1)
+    names = iter(rng.sample(NODES[:count], count))
     right = rng.randrange(STARTS)
-    edges, starts, ends = [], [], []
+    paths = []
     for start in range(STARTS):
         shorter = 0 if start == right else rng.randint(0, min(MOST_SHORTER, difficulty - 1))
-        path = [next(names) for _ in range(difficulty + 1 - shorter)]
-        edges += pairwise(path)
-        for node in path[1:-1]:
-            if spare and rng.random() < SIDE_EDGE_RATE:
-                edges.append((node, next(names)))
-                spare -= 1
-        starts.append(path[0])
-        ends.append(path[-1])
+        paths.append([next(names) for _ in range(difficulty + 1 - shorter)])
+    edges = [edge for path in paths for edge in pairwise(path)]
     rng.shuffle(edges)
-    return Problem(tuple(edges), ends[right], tuple(starts))
+    return Problem(tuple(edges), paths[right][-1], tuple(path[0] for path in paths))
 
 
 def guess(problem: Problem, chain: Sequence[str], rng: random.Random) -> str:
@@ -142,25 +126,21 @@ def guess(problem: Problem, chain: Sequence[str], rng: random.Random) -> str:
     return f"ans {tried[-1]}"
 
 
-def _word(edge: tuple[str, str]) -> str:
-    return ">".join(edge)
-
-
 _PARENTS = (*NODES, *map(str, range(1, STARTS + 1)))
-_EDGES = {_word((parent, child)): (f"{parent}>", child) for parent in _PARENTS for child in NODES}
+_EDGES = {f"{parent}>{child}": (f"{parent}>", child) for parent in _PARENTS for child in NODES}
 
 PATHS = Task(
     words=(*COMMON_WORDS, *WORDS, *NODES, *_EDGES),
     compounds=_EDGES,
     difficulties=DEPTHS,
-    difficulty=5,
+    difficulty=4,
     draw=draw,
     draw_for_training=draw,
     concise=CONCISE,
     verbose=VERBOSE,
     guess=guess,
-    learned_loss=0.2,
+    learned_loss=0.05,
     cut_rate=0.1,
     architecture={"hidden_size": 160, "intermediate_size": 448, "num_hidden_layers": 3, "num_attention_heads": 4},
-    cold_start=ColdStart(cold_start_steps=1500, most_concise_steps=500, batch_tokens=1024, learning_rate=2e-3),
+    cold_start=ColdStart(cold_start_steps=3000, most_concise_steps=500, batch_tokens=1024, learning_rate=2e-3),
 )
