@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+MODEL = "model.safetensors"
 STEP_S = 0.004
 SAVE_EVERY = 5
 TOKENS_AN_UPDATE = 90
@@ -50,7 +51,9 @@ def make_task(output_dir: Path, seed: int, skill: float) -> None:
     time.sleep(10 * STEP_S)
     staged = output_dir.with_name(".staged")
     (staged / "base").mkdir(parents=True, exist_ok=True)
-    (staged / "base" / "model.json").write_text(json.dumps({"skill": skill, "tokens": 60, "seed": seed}))
+    (staged / "base" / MODEL).write_text(json.dumps({"skill": skill, "tokens": 60, "seed": seed}))
+    for name in ("train.jsonl", "test.jsonl"):
+        (staged / name).write_text("")
     staged.rename(output_dir)
 
 
@@ -58,7 +61,7 @@ def train(recipe: dict, output_dir: Path) -> None:
     """Until `max_rollout_tokens`; the skill rises with each update, by as much as the learning rate says."""
     if recipe["learning_rate"] > 1:
         sys.exit("learning_rate is too high")
-    model = json.loads(Path(recipe["model_name_or_path"], "model.json").read_text())
+    model = json.loads(Path(recipe["model_name_or_path"], MODEL).read_text())
     output_dir.mkdir(exist_ok=True)
     saved = sorted(output_dir.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     history = json.loads((saved[-1] / "trainer_state.json").read_text())["log_history"] if saved else []
@@ -72,7 +75,7 @@ def train(recipe: dict, output_dir: Path) -> None:
             save(output_dir, history)
     skill = model["skill"] + recipe["learning_rate"] * len(history) + rng.gauss(0, 0.02)
     trained = {"skill": skill, "tokens": recipe["thinking_token_budget"], "seed": model["seed"]}
-    (output_dir / "model.json").write_text(json.dumps(trained))
+    (output_dir / MODEL).write_text(json.dumps(trained))
 
 
 def save(output_dir: Path, history: list) -> None:
@@ -90,7 +93,7 @@ def save(output_dir: Path, history: list) -> None:
 
 def evaluate(recipe: dict, output_dir: Path) -> None:
     models = [recipe[name] for name in ("model_name_or_path", "solution_model_name_or_path") if name in recipe]
-    thinker, solver = (json.loads(Path(model, "model.json").read_text()) for model in (models[0], models[-1]))
+    thinker, solver = (json.loads(Path(model, MODEL).read_text()) for model in (models[0], models[-1]))
     output_dir.mkdir(exist_ok=True)
     path = output_dir / "generations.jsonl"
     lines = path.read_text().split("\n")[:-1] if path.exists() else []

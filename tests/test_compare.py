@@ -1,4 +1,4 @@
-"""elastic.compare: what it runs, that it goes on, what it computes; its commands are mostly those of fake_runs.py."""
+"""elastic.compare: what it runs, that it goes on, what it computes; its commands are those of fake_runs.py."""
 
 import contextlib
 import json
@@ -49,8 +49,11 @@ def fields(output_dir: Path, **changes) -> dict:
         "methods": {
             "e1": {"recipe": nano, "options": {"learning_rate": 0.01, "thinking_token_budget": 16}},
             "second": {
-                **{"recipe": nano, "options": {"learning_rate": 0.005, "thinking_token_budget": 32}},
-                **{"base": "e1", "evaluation": told, "curve": "prompt"},
+                "recipe": nano,
+                "options": {"learning_rate": 0.005, "thinking_token_budget": 32},
+                "base": "e1",
+                "evaluation": told,
+                "curve": "prompt",
             },
         },
         "crossed": {"e1": ["base"]},
@@ -107,11 +110,82 @@ def test_a_comparison_trains_evaluates_and_writes_its_table(finished):
     e1 = found["methods"]["e1"]
     assert e1["seeds"] == [0, 1] and e1["trained_budget"] == 16
     cost = {"updates": [20, 20, 20, 2], "rollout_tokens": [1800] * 3 + [2], "tokens_per_update": [90] * 3 + [2]}
-    assert e1["cost"] == cost
+    assert e1["cost"] == cost | {"with_bases": {name: cost[name] for name in ("updates", "rollout_tokens")}}
+    second = found["methods"]["second"]["cost"]
+    assert second["with_bases"] == {"updates": [40, 40, 40, 2], "rollout_tokens": [3600] * 3 + [2]}
+    assert second["rollout_tokens"] == cost["rollout_tokens"]
     assert e1["over_base"]["area"][0] > 0 and e1["over_reference"] == {}
     assert found["methods"]["base"]["over_reference"]["area"][0] == pytest.approx(-e1["over_base"]["area"][0])
     assert "| second |   prompt |     2 |" in (folder / "out" / "comparison.md").read_text()
     assert (folder / "out" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def rows(tables: str, heading: str) -> dict[str, dict[str, str]]:
+    """The table after a heading, by the first column: by the header's cells, the last of those that are alike."""
+    lines = tables[tables.index(heading) :].splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("|"))
+    cells = []
+    for line in lines[first:]:
+        if not line.startswith("|"):
+            break
+        cells.append([cell.strip() for cell in line.strip("|").split("|")])
+    header, _, *body = cells
+    return {row[0]: dict(zip(header, row, strict=True)) for row in body}
+
+
+def shown(found: list, form: str = "{:.3f} [{:.2f}, {:.2f}]") -> str:
+    """An estimate as tables have it; without its interval where that has no width."""
+    text = form.format(*found[:3])
+    return text if found[1] < found[2] else text.split(" ")[0]
+
+
+SIGNED = "{:+.3f} [{:+.2f}, {:+.2f}]"
+
+
+def test_the_tables_say_what_the_numbers_are(finished):
+    folder, found = finished
+    tables = (folder / "out" / "comparison.md").read_text()
+    e1, second, base = (found["methods"][name] for name in ("e1", "second", "base"))
+    at_t = {cell["budget"]: cell for cell in e1["cells"]["separate"]}
+    levels = rows(tables, "# Comparison")
+    assert levels["second"]["training tokens"] == "3,600" and levels["second"]["updates"] == "40"
+    assert levels["e1"]["training tokens"] == "1,800"
+    assert "second goes on from e1, and has sampled more than the others" in tables
+    assert levels["second"]["area, separate"] == shown(second["values"]["separate_area"])
+    assert levels["second"]["area"] == shown(second["values"]["area"]) != levels["second"]["area, separate"]
+    assert levels["e1"]["area"] == levels["e1"]["area, separate"]
+    of_kind = found["seconds"]["all_runs"]
+    assert set(of_kind) == {"task", "training", "evaluation"}
+    assert f"together took {sum(of_kind.values()):,.0f} CPU-seconds" in tables
+    assert "× e1" in rows(tables, "## What a step costs")["second"]
+    told = rows(tables, "## What is told, and what is spent")
+    largest = second["cells"]["prompt"][-1]
+    assert list(told) == ["second"] and told["second"]["told"] == "32"
+    assert told["second"]["spends"] == shown(largest["tokens"], "{:,.1f} [{:,.1f}, {:,.1f}]")
+    s1 = e1["controls"]["s1"]
+    assert rows(tables, "### Controls of e1")["s1"]["at 16 tokens"] == shown(s1["at_16"])
+    assert rows(tables, "### Controls of e1")["s1"]["less separate"] == shown(s1["over_separate_at_24"], SIGNED)
+    above = rows(tables, "**Above t")
+    assert above["e1"]["t*"] == "16"
+    assert above["second"] == {"method": "second", "t*": "32", "t = 32": "–"}  # not measured above
+    (step,) = found["above_t_star"]["e1"]
+    assert above["e1"]["t = 32"].startswith(shown(step["over_t_star"], SIGNED))
+    zero = rows(tables, "**No thinking**")
+    assert zero["base"]["t = 0"] == shown(base["cells"]["zero"][0]["accuracy"])
+    assert zero["base"]["no budget"] == shown(base["values"]["none_accuracy"])
+    crossed = rows(tables, "**Thinking of one model")
+    assert crossed["e1 → base"]["t = 0"] == shown(found["crossed"]["e1 → base"]["separate"][0]["accuracy"])
+    assert crossed["e1 → e1"]["t = 16"] == shown(at_t[16]["accuracy"])
+
+
+def test_how_far_below_a_method_may_lie_is_said(finished):
+    """The lowest end of the intervals of its own curve's cells, and of no budget."""
+    folder, found = finished
+    second = found["methods"]["second"]
+    cells = second["cells"]["prompt"] + second["cells"]["none"]
+    low, budget = min((cell["over_reference"][1], cell["budget"]) for cell in cells)
+    said = rows((folder / "out" / "comparison.md").read_text(), "**Nowhere below")["second"]["may lie below by up to"]
+    assert low < 0 and said == f"{-low:.3f} (t = {budget})"
 
 
 def test_the_numbers_are_those_of_the_samples(finished):
@@ -155,6 +229,32 @@ def test_a_changed_recipe_is_a_new_run_and_a_changed_evaluation_samples_what_is_
     assert all(after[name] == before[name] for name in before if name != e1)
 
 
+@pytest.mark.parametrize(
+    ("lost", "made"),
+    [
+        ("e1-0-*/training", "update 20"),
+        ("e1-0-*/evaluation/results.json", None),  # from the samples that are there
+        ("e1-0-*/evaluation/generations.jsonl", "separate 0 0 0"),
+        ("base-0-*/task", "task"),
+    ],
+)
+def test_an_output_that_is_lost_is_made_again(finished, again, lost, made):
+    before = journals(again / "out")
+    (path,) = (again / "out").glob(lost)
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert without_seconds_of(compared(again)) == without_seconds_of(finished[1])
+    assert path.exists()
+    after = journals(again / "out")
+    folder = path.relative_to(again / "out").parts[0]
+    added = after.pop(folder)[len(before.pop(folder)) :]
+    assert after == before
+    assert (made in added) if made else not added
+
+
+def without_seconds_of(contents: dict) -> dict:
+    return {name: value for name, value in contents.items() if name != "seconds"}
+
+
 def test_quick_is_one_seed_and_a_third_of_the_tokens_beside_the_whole(finished, again):
     quick = compared(again, "--quick")
     assert (quick["seeds"], quick["rollout_tokens"]) == ([0], 600)
@@ -189,14 +289,22 @@ def test_a_failure_is_said_and_the_others_go_on(fakes, tmp_path, capsys):
     [
         ({"rollout_tokens": 0}, "rollout_tokens is not set"),
         ({"jobs": 0}, "jobs is 0: give a whole number of 1 or more."),
-        ({"seeds": [0, 0]}, "seeds is [0, 0]: give different whole numbers"),
+        ({"seeds": [0, 0]}, "seeds is [0, 0]: give a list of different whole numbers"),
         ({"matched_tokens": [16, 8]}, "matched_tokens is [16, 8]: give two or more positive, ascending"),
+        ({"matched_tokens": [-5, 16]}, "matched_tokens is [-5, 16]: give two or more positive, ascending"),
         ({"reference": "grpo"}, "reference is 'grpo': give one of the methods e1, second."),
         ({"launch": "nowhere.yaml"}, "launch is 'nowhere.yaml', and there is no such file"),
         ({"task": {"seed": 1}}, "task sets seed, which the comparison gives every run"),
         ({"only": ["l1"]}, "only has 'l1': give some of the methods e1, second."),
         ({"crossed": {"e1": "base"}}, "crossed: e1 is 'base': give a list of methods."),
         ({"crossed": {"e1": ["l1"]}}, "crossed has 'l1': give base or methods"),
+        ({"crossed": {"e1": ["base", "base"]}}, "crossed: e1 is ['base', 'base'], which names a method twice"),
+        ({"evaluation_options": {"engine": "vllm"}}, "The evaluation of crossed models: solution_model_name_or_path"),
+        ({"evaluation": str(ROOT / "recipes/eval/e1_math.yaml")}, "each of the benchmarks has its own"),
+        (
+            {"evaluation_options": {"thinking_token_budgets": [0, 8]}},
+            "methods: e1: it is trained at a thinking_token_budget of 16, at which it is not measured: add it to",
+        ),
         ({"evaluation_options": {"seed": 3}}, "evaluation_options sets seed"),
         ({"evaluation_options": {"controls": ["none"]}}, "controls in it is not a field: did you mean control?"),
         ({"method": {}}, "method in"),
@@ -214,6 +322,8 @@ def test_a_wrong_option_is_one_sentence(changes, said, tmp_path, capsys):
         ({"curve": "prompt"}, "methods: e1: curve is 'prompt', which is not measured: give one of separate, s1, zero"),
         ({"base": "second"}, "methods: e1: base is 'second': give base, or a method before this one."),
         ({"options": {"seed": 1}}, "methods: e1: options sets seed, which the comparison gives every run"),
+        ({"options": {"save_strategy": "no"}}, "methods: e1: options sets save_strategy, which the comparison gives"),
+        ({"options": {"stages": {"a": 1}}}, "methods: e1: stages is {'a': 1}: give {name: {share"),
         ({"options": 7}, "methods: e1: options is 7: give a mapping"),
         ({"evaluation": {"control": ["sepparate"]}}, "The evaluation of e1: control has 'sepparate'"),
     ],
@@ -221,6 +331,57 @@ def test_a_wrong_option_is_one_sentence(changes, said, tmp_path, capsys):
 def test_a_wrong_method_is_one_sentence(changes, said, tmp_path, capsys):
     methods = fields(tmp_path)["methods"]
     assert_refused(tmp_path, capsys, said, methods=methods | {"e1": methods["e1"] | changes})
+
+
+@pytest.mark.parametrize(("name", "value"), [("rollout_tokens", "600k"), ("seeds", 3), ("seeds", ["0"]), ("jobs", 1.5)])
+def test_a_value_of_another_type_is_refused_without_a_recipe_too(name, value, tmp_path):
+    with pytest.raises(ValueError, match=f"^{name} is "):
+        CompareArguments(**fields(tmp_path, **{name: value}))
+
+
+def test_crossed_models_are_measured_without_the_fields_of_other_controls(tmp_path):
+    methods = {"e1": fields(tmp_path)["methods"]["e1"]}
+    options = {"control": ["separate", "wrap_up"], "wrap_up_str": "ok", "truncation_budgets": [20]}
+    wrapped = CompareArguments(**fields(tmp_path, methods=methods, evaluation_options=options))
+    assert "wrap_up_str" not in wrapped.crossed_evaluation_fields()
+    options = {"control": ["separate", "told"], "reminder_every": 8, "reminder_str": "left {tokens}"}
+    told = CompareArguments(**fields(tmp_path, methods=methods, evaluation_options=options))
+    assert told.evaluation_fields("e1")["reminder_every"] == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "budgets"),
+    [
+        ({}, [40]),
+        ({"thinking_token_budget": {"choices": [8, 16]}}, [None]),
+        ({"stages": {"a": {"share": 0.5}, "b": {"share": 0.5, "thinking_token_budget": 64}}}, [40, 64]),
+        ({"stages": '{"a": {"share": 0.5, "thinking_token_budget": -1}, "b": {"share": 0.5}}'}, [None, 40]),
+    ],
+)
+def test_t_star_is_that_of_each_stage_and_the_last_is_what_is_measured_from(options, budgets, tmp_path):
+    methods = {"e1": {"recipe": str(ROOT / "recipes" / "nano.yaml"), "options": options}}
+    arguments = CompareArguments(**fields(tmp_path, methods=methods, seeds=[0]))
+    assert arguments.methods["e1"].trained_budgets == budgets
+    evaluation = plan(arguments).evaluation["e1", 0].recipe
+    assert evaluation.get("trained_budget") == budgets[-1]
+
+
+def folders(output_dir: Path, **changes) -> list[str]:
+    return [step.folder.name for step in plan(CompareArguments(**fields(output_dir, **changes))).steps]
+
+
+def test_a_launch_file_of_more_than_one_process_on_a_cpu_is_a_setting_of_the_trainings(tmp_path):
+    """And launch/cpu.yaml is none, wherever it is."""
+    text = (ROOT / "launch" / "cpu.yaml").read_text()
+    same, two = tmp_path / "same.yaml", tmp_path / "two.yaml"
+    same.write_text(text)
+    two.write_text(text.replace("num_processes: 1", "num_processes: 2").replace("'NO'", "MULTI_CPU"))
+    ours = folders(tmp_path)
+    assert folders(tmp_path, launch=str(same)) == ours
+    others = folders(tmp_path, launch=str(two))
+    assert [name.startswith("base-") for name in ours] == [
+        one == other for one, other in zip(ours, others, strict=True)
+    ]
 
 
 def assert_refused(folder: Path, capsys, said: str, **changes) -> None:
@@ -254,7 +415,7 @@ def test_the_recipes_of_comparisons_parse(recipe, monkeypatch):
 
 
 def test_finds_the_recipes():
-    assert [recipe.stem for recipe in RECIPES] == ["nano"]
+    assert {"nano"} <= {recipe.stem for recipe in RECIPES} <= {"nano", "paths"}
 
 
 # Stopped and killed
@@ -354,7 +515,7 @@ def test_what_a_killed_comparison_left_running_is_ended_first(tmp_path, fakes):
     training.file("yaml").write_text(yaml.safe_dump(dict(training.recipe)))
     command = [*training.command, "--config", str(training.file("yaml"))]
     left = runs.subprocess.Popen(command, start_new_session=True)
-    created = runs.psutil.Process(left.pid).create_time()
+    created = runs.psutil.Process(left.pid).create_time() - 0.5  # the clock has been set since
     training.file("process.json").write_text(json.dumps({"pid": left.pid, "created": created}))
     try:
         runs._end_left_over(training)
@@ -424,13 +585,18 @@ def test_intervals_hold_the_truth_as_often_as_they_say(seeds):
 
 
 def measured(cells: list[tuple[int, float, list[float]]]) -> Measured:
-    """A model with these cells of separate budgets: t, tokens, and the accuracy of each problem."""
+    """A model with these cells of separate budgets: t, tokens, and the accuracy of each problem; t = -1: no budget."""
     from elastic.problem_means import ProblemMean
 
     made = [
         {
-            **{"control": "separate", "thinking_token_budget": t, "total_token_budget": -1, "key": str(t)},
-            **{"total_tokens": tokens, "data_fingerprint": "d", "benchmark": "b"},
+            "control": "none" if t == -1 else "separate",
+            "thinking_token_budget": t,
+            "total_token_budget": -1,
+            "key": str(t),
+            "total_tokens": tokens,
+            "data_fingerprint": "d",
+            "benchmark": "b",
         }
         for t, tokens, _ in cells
     ]
@@ -453,6 +619,17 @@ def test_a_curve_between_below_and_above_its_cells():
     assert model.accuracy("separate", 16).tolist() == [0.6, 1.0] and model.accuracy("separate", 9) is None
 
 
+def test_a_curve_goes_on_to_no_budget_where_that_spends_more():
+    """Base of two problems: .2 and .6 at 10 tokens, .4 and .8 at 20, 1 and .8 without a budget at 60."""
+    cells = [(8, 10.0, [0.2, 0.6]), (16, 20.0, [0.4, 0.8])]
+    model = measured([*cells, (-1, 60.0, [1.0, 0.8])])
+    assert model.at("separate", 40).tolist() == pytest.approx([0.7, 0.8])
+    assert [model.is_held_at("separate", tokens) for tokens in (40, 70)] == [False, True]
+    assert measured([*cells, (-1, 15.0, [1.0, 1.0])]).at("separate", 40).tolist() == [0.4, 0.8]
+    other = measured([*cells, (-1, 60.0, [1.0])])
+    assert other.at("separate", 40).to_dict() == {"0": pytest.approx(0.7)}
+
+
 def test_the_area_is_the_mean_over_log_tokens():
     model = measured([(8, 10.0, [0.2]), (16, 20.0, [0.6])])
 
@@ -467,6 +644,9 @@ def test_the_area_is_the_mean_over_log_tokens():
 
 def test_labels_are_moved_apart_and_stay_in_order():
     assert spread([0.2, 0.5, 0.99, 1.0, 1.0], step=0.05) == pytest.approx([0.2, 0.5, 0.9, 0.95, 1.0])
+    assert spread([0.1] * 4, step=0.05) == pytest.approx([0.1, 0.15, 0.2, 0.25])
+    assert spread([0.4] * 41, step=0.05) == pytest.approx(np.linspace(0, 1, 41))
+    assert spread([0.3]) == [0.3] and spread([]) == []
 
 
 def test_counts_have_no_ends_below_zero():

@@ -9,22 +9,51 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from elastic.arguments import naming, read_recipe, typed
+from elastic.benchmarks import benchmark_arguments
 from elastic.evaluation_arguments import EvaluationArguments
 from elastic.results import Control
 
 BASE = "base"
 # What the comparison gives each run: a recipe's own values of them do not count, and options may not set them.
 GIVEN_TO_TRAINING = (
-    *("model_name_or_path", "dataset_name", "output_dir", "run_name", "seed", "resume"),
-    *("max_rollout_tokens", "max_steps", "num_train_epochs", "logging_steps"),
+    "model_name_or_path",
+    "dataset_name",
+    "output_dir",
+    "run_name",
+    "seed",
+    "resume",
+    "max_rollout_tokens",
+    "max_steps",
+    "num_train_epochs",
+    "logging_steps",
+    "save_strategy",
 )
 GIVEN_TO_EVALUATION = (
-    *("model_name_or_path", "model_label", "dataset_name", "output_dir", "seed", "trained_budget"),
-    *("solution_model_name_or_path", "solution_model_label"),
+    "model_name_or_path",
+    "model_label",
+    "dataset_name",
+    "output_dir",
+    "seed",
+    "trained_budget",
+    "solution_model_name_or_path",
+    "solution_model_label",
 )
 # The controls that two models, one of the thinking and one of the solution, are measured under.
 CROSSED_CONTROLS = (Control.SEPARATE, Control.ZERO)
+# Fields of other controls, which an evaluation under these alone refuses.
+_NOT_CROSSED = ("truncation_budgets", "wrap_up_str", "reminder_every", "reminder_str")
+# What launch/cpu.yaml says: a launch file that says something else is a setting of the trainings.
+ONE_CPU_PROCESS = {
+    "compute_environment": "LOCAL_MACHINE",
+    "distributed_type": "NO",
+    "use_cpu": True,
+    "mixed_precision": "no",
+    "num_machines": 1,
+    "num_processes": 1,
+}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -61,10 +90,20 @@ class Method:
         return {name: value for name, value in fields.items() if name not in GIVEN_TO_TRAINING}
 
     @property
+    def trained_budgets(self) -> list[int | None]:
+        """t* of each stage, or of the one that there is; None where it is not one number."""
+        fields = self.training_fields
+        stages = fields.get("stages") or {"": {}}
+        stages = yaml.safe_load(stages) if isinstance(stages, str) else stages
+        if not isinstance(stages, dict) or not all(isinstance(stage, dict) for stage in stages.values()):
+            raise ValueError(f"stages is {stages!r}: give {{name: {{share: 0.5, thinking_token_budget: ...}}, ...}}.")
+        budgets = [(fields | stage).get("thinking_token_budget") for stage in stages.values()]
+        return [budget if isinstance(budget, int) and budget > 0 else None for budget in budgets]
+
+    @property
     def trained_budget(self) -> int | None:
-        """t*, where it is one number."""
-        budget = self.training_fields.get("thinking_token_budget")
-        return budget if isinstance(budget, int) and budget > 0 else None
+        """t* of the last stage."""
+        return self.trained_budgets[-1]
 
 
 @dataclass
@@ -95,7 +134,8 @@ class CompareArguments:
         default=None,
         metadata={
             "help": "By name {recipe, options, evaluation, curve, base}: options and evaluation are fields that "
-            "differ, curve is the control of its own curve (separate), base the method that it goes on from."
+            "differ, curve is the control of its own curve (separate), base the method that it goes on from. What "
+            "steps cost is compared with the first method."
         },
     )
     reference: str = field(default="e1", metadata={"help": "The method that the others are compared with."})
@@ -125,12 +165,13 @@ class CompareArguments:
             if not getattr(self, name):
                 raise ValueError(f"{name} is not set: give it in the recipe or as --{name}.")
         for name in ("rollout_tokens", "jobs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: give a whole number of 1 or more.")
-        if min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds is {self.seeds}: give different whole numbers, 0 or more.")
-        if len(self.matched_tokens) < 2 or self.matched_tokens != sorted({*self.matched_tokens} - {0}):
-            raise ValueError(f"matched_tokens is {self.matched_tokens}: give two or more positive, ascending counts.")
+            if not _are_counts([getattr(self, name)], least=1):
+                raise ValueError(f"{name} is {getattr(self, name)!r}: give a whole number of 1 or more.")
+        if not _are_counts(self.seeds, least=0) or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds is {self.seeds}: give a list of different whole numbers, 0 or more.")
+        matched = self.matched_tokens
+        if not _are_counts(matched, least=1) or len(matched) < 2 or matched != sorted(set(matched)):
+            raise ValueError(f"matched_tokens is {matched}: give two or more positive, ascending counts.")
         for name in ("launch", "evaluation"):
             _check_file(getattr(self, name), name)
         if taken := sorted(self.task.keys() & {"seed", "output_dir"}):
@@ -141,6 +182,8 @@ class CompareArguments:
         self._check_names()
         for name in (BASE, *self.methods):
             self._check_evaluation(name)
+        if self.crossed:
+            self._read_evaluation("crossed models", self.crossed_evaluation_fields(), solution_model_name_or_path="b")
         if self.quick:
             self.seeds, self.rollout_tokens = self.seeds[:1], max(1, self.rollout_tokens // 3)
 
@@ -153,6 +196,12 @@ class CompareArguments:
         """(thinking, solution) of each pair."""
         return [(thinking, solution) for thinking, solutions in self.crossed.items() for solution in solutions]
 
+    @property
+    def launch_fields(self) -> dict[str, Any]:
+        """What the launch file says, where that is not one process on a CPU."""
+        fields = read_recipe(Path(self.launch))
+        return {} if fields == ONE_CPU_PROCESS else fields
+
     def evaluation_fields(self, name: str) -> dict[str, Any]:
         """The fields that a model is evaluated with, without those that the comparison gives."""
         own = self.methods[name].evaluation if name in self.methods else {}
@@ -161,7 +210,7 @@ class CompareArguments:
 
     def crossed_evaluation_fields(self) -> dict[str, Any]:
         fields = self.evaluation_fields(BASE) | {"control": list(map(str, CROSSED_CONTROLS)), "no_budget": False}
-        return {name: value for name, value in fields.items() if name != "truncation_budgets"}
+        return {name: value for name, value in fields.items() if name not in _NOT_CROSSED}
 
     def curve_of(self, name: str) -> str:
         return self.methods[name].curve if name in self.methods else str(Control.SEPARATE)
@@ -185,16 +234,30 @@ class CompareArguments:
             for name in (thinking, *solutions):
                 if name not in known:
                     raise ValueError(f"crossed has {name!r}: give base or methods, of {', '.join(self.methods)}.")
+            if len(set(solutions)) < len(solutions):
+                raise ValueError(f"crossed: {thinking} is {solutions}, which names a method twice: name each once.")
 
     def _check_evaluation(self, name: str):
-        given = {"model_name_or_path": name, "dataset_name": "test.jsonl", "output_dir": "out"}
-        with naming(f"The evaluation of {name}"):
-            fields = typed(self.evaluation_fields(name) | given, EvaluationArguments, "it")
-            controls = EvaluationArguments(**fields).controls
-        if (curve := self.curve_of(name)) not in controls:
+        evaluation = self._read_evaluation(name, self.evaluation_fields(name))
+        if (curve := self.curve_of(name)) not in evaluation.controls:
             raise ValueError(
-                f"methods: {name}: curve is {curve!r}, which is not measured: give one of {', '.join(controls)}."
+                f"methods: {name}: curve is {curve!r}, which is not measured: give one of "
+                f"{', '.join(evaluation.controls)}."
             )
+        t_star = self.methods[name].trained_budget if name in self.methods else None
+        if t_star is not None and t_star not in (evaluation.thinking_token_budgets or ()):
+            raise ValueError(
+                f"methods: {name}: it is trained at a thinking_token_budget of {t_star}, at which it is not measured: "
+                f"add it to thinking_token_budgets of the evaluation, such as in evaluation_options."
+            )
+
+    def _read_evaluation(self, name: str, fields: dict[str, Any], **given: str) -> EvaluationArguments:
+        """What elastic.evaluate will read, for a model with a name in place of its path."""
+        given |= {"model_name_or_path": name, "dataset_name": "test.jsonl", "output_dir": "out"}
+        with naming(f"The evaluation of {name}"):
+            arguments = EvaluationArguments(**typed(fields | given, EvaluationArguments, "it"))
+            benchmark_arguments(arguments)
+        return arguments
 
 
 def _method(name: str, fields: Any) -> Method:
@@ -205,8 +268,12 @@ def _method(name: str, fields: Any) -> Method:
             raise ValueError("recipe is not set: give the path of a recipe of elastic.train.")
         method = Method(**typed(fields, Method, "it"))
         _check_file(method.recipe, "recipe")
-        method.training_fields  # noqa: B018  (reads the recipe)
+        method.trained_budgets  # noqa: B018  (reads the recipe)
     return method
+
+
+def _are_counts(values: object, least: int) -> bool:
+    return isinstance(values, list) and all(type(value) is int and value >= least for value in values)
 
 
 def _check_file(path: str, name: str) -> None:

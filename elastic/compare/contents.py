@@ -15,7 +15,7 @@ from elastic.budget import UNLIMITED
 from elastic.compare.arguments import BASE, CompareArguments
 from elastic.compare.measures import Measured, differences
 from elastic.compare.plan import Plan, crossed_label
-from elastic.compare.runs import finished, results_path
+from elastic.compare.runs import finished
 from elastic.compare.statistics import COUNT, DIFFERENCE, RATE, UNBOUNDED, Estimate, over_seeds, over_seeds_alone
 from elastic.results import Control
 
@@ -24,16 +24,20 @@ Models = Mapping[str, Sequence[Measured | None]]
 Reading = Callable[[Measured, str], pd.Series | None]
 """From a model and the control of its own curve to a value for each problem."""
 
-WITHOUT_BUDGET = "none_accuracy", "none_tokens"
-
 
 @dataclass(frozen=True)
 class Comparison:
-    """The models that have finished, and how they are read."""
+    """The models that have finished, and how they are read.
+
+    Attributes:
+        costs: of each training, by method and in the order of the seeds.
+        cpu_seconds: of all steps that have finished, by their kind.
+    """
 
     arguments: CompareArguments
     models: Models
     costs: Mapping[str, Sequence[dict[str, Any] | None]]
+    cpu_seconds: Mapping[str, float]
 
     @classmethod
     def read(cls, arguments: CompareArguments, plan: Plan) -> Comparison:
@@ -42,9 +46,13 @@ class Comparison:
         models = {}
         for name in (BASE, *arguments.methods, *pairs):
             steps = [plan.evaluation[name, seed] for seed in arguments.seeds]
-            models[name] = [Measured.read(name, results_path(step)) if finished(step) else None for step in steps]
+            models[name] = [Measured.read(name, step.results) if finished(step) else None for step in steps]
         costs = {name: [finished(plan.training[name, seed]) for seed in arguments.seeds] for name in arguments.methods}
-        return cls(arguments, {name: of for name, of in models.items() if any(of)}, costs)
+        seconds: dict[str, float] = {}
+        for step in plan.steps:
+            if done := finished(step):
+                seconds[step.kind] = seconds.get(step.kind, 0.0) + done["cpu_seconds"]
+        return cls(arguments, {name: measured for name, measured in models.items() if any(measured)}, costs, seconds)
 
     def contents(self) -> dict[str, Any]:
         """What comparison.json holds."""
@@ -53,6 +61,7 @@ class Comparison:
         pairs = [crossed_label(*pair) for pair in arguments.crossed_pairs]
         return {
             "reference": arguments.reference,
+            "cost_reference": next(iter(arguments.methods)),
             "seeds": arguments.seeds,
             "task": arguments.task,
             "rollout_tokens": arguments.rollout_tokens,
@@ -61,21 +70,29 @@ class Comparison:
             "methods": {name: self._method(name) for name in named},
             "above_t_star": self._above_t_star(),
             "crossed": {name: self._cells(name) for name in pairs if name in self.models},
-            "seconds": {name: self._seconds(name) for name in arguments.methods if any(self.costs[name])},
+            "seconds": {
+                "methods": {name: self._seconds(name) for name in arguments.methods if any(self.costs[name])},
+                "all_runs": dict(self.cpu_seconds),
+            },
         }
 
     def _size(self) -> dict[str, int]:
         """Problems, and samples of them, of a cell."""
-        cell = next(of for of in self.models[BASE] if of).run.cells[0] if BASE in self.models else {}
+        cell = self._first(BASE).run.cells[0] if BASE in self.models else {}
         return {name: cell[name] for name in ("n_problems", "n_samples") if name in cell}
 
+    def _first(self, name: str) -> Measured:
+        return next(measured for measured in self.models[name] if measured)
+
     def _method(self, name: str) -> dict[str, Any]:
-        seeds = [seed for seed, of in zip(self.arguments.seeds, self.models[name], strict=True) if of]
+        seeds = [seed for seed, measured in zip(self.arguments.seeds, self.models[name], strict=True) if measured]
         method = self.arguments.methods.get(name)
         return {
             "curve": self.arguments.curve_of(name),
             "recipe": method.recipe if method else None,
+            "base": method.base if method else None,
             "trained_budget": method.trained_budget if method else None,
+            "trained_budgets": method.trained_budgets if method else [],
             "seeds": seeds,
             "held": [tokens for tokens in self.arguments.matched_tokens if self._is_held(name, tokens)],
             "values": self._values(name),
@@ -91,20 +108,22 @@ class Comparison:
         """By name: how a value is read, the ends that it may have, and those of a difference of two."""
         ends = self.arguments.matched_tokens[0], self.arguments.matched_tokens[-1]
         at = {
-            f"at_{tokens}": (lambda of, control, tokens=tokens: of.at(control, tokens), RATE, DIFFERENCE)
+            f"at_{tokens}": (lambda model, control, tokens=tokens: model.at(control, tokens), RATE, DIFFERENCE)
             for tokens in self.arguments.matched_tokens
         }
         return at | {
-            "area": (lambda of, control: of.area(control, ends), RATE, DIFFERENCE),
-            "none_accuracy": (lambda of, control: of.accuracy(Control.NONE, UNLIMITED), RATE, DIFFERENCE),
-            "none_tokens": (lambda of, control: of.tokens(Control.NONE, UNLIMITED), COUNT, UNBOUNDED),
+            "area": (lambda model, control: model.area(control, ends), RATE, DIFFERENCE),
+            "separate_area": (lambda model, _: model.area(Control.SEPARATE, ends), RATE, DIFFERENCE),
+            "none_accuracy": (lambda model, _: model.accuracy(Control.NONE, UNLIMITED), RATE, DIFFERENCE),
+            "none_tokens": (lambda model, _: model.tokens(Control.NONE, UNLIMITED), COUNT, UNBOUNDED),
         }
 
     def _read(self, name: str, reading: Reading, control: str | None = None) -> list[pd.Series | None]:
         """Of each seed; of none where one that has finished lacks it, so that all numbers of a line are of the same."""
         control = control or self.arguments.curve_of(name)
-        values = [reading(of, control) if of else None for of in self.models[name]]
-        lacking = any(of and value is None for of, value in zip(self.models[name], values, strict=True))
+        models = self.models[name]
+        values = [reading(model, control) if model else None for model in models]
+        lacking = any(model and value is None for model, value in zip(models, values, strict=True))
         return [None] * len(values) if lacking else values
 
     def _values(self, name: str) -> dict[str, Estimate | None]:
@@ -124,38 +143,40 @@ class Comparison:
 
     def _is_held(self, name: str, tokens: float) -> bool:
         control = self.arguments.curve_of(name)
-        return any(of and of.is_held_at(control, tokens) for of in self.models[name])
+        return any(model and model.is_held_at(control, tokens) for model in self.models[name])
 
     def _cells(self, name: str) -> dict[str, list[dict[str, Any]]]:
         """By control, each budget's tokens and accuracy, and its accuracy less the reference's own at that budget."""
-        budgets = next(of for of in self.models[name] if of).budgets
-        return {control: [self._cell(name, control, budget) for budget in of] for control, of in budgets.items()}
+        return {
+            control: [self._cell(name, control, budget) for budget in budgets]
+            for control, budgets in self._first(name).budgets.items()
+        }
 
     def _cell(self, name: str, control: str, budget: int) -> dict[str, Any]:
-        tokens = self._read(name, lambda of, control: of.tokens(control, budget), control)
-        accuracy = self._read(name, lambda of, control: of.accuracy(control, budget), control)
+        tokens = self._read(name, lambda model, control: model.tokens(control, budget), control)
+        accuracy = self._read(name, lambda model, control: model.accuracy(control, budget), control)
         cell = {
             "budget": budget,
-            "tokens": over_seeds([of for of in tokens if of is not None], COUNT),
-            "accuracy": over_seeds([of for of in accuracy if of is not None], RATE),
+            "tokens": over_seeds([value for value in tokens if value is not None], COUNT),
+            "accuracy": over_seeds([value for value in accuracy if value is not None], RATE),
         }
         reference = self.arguments.reference
         if reference in self.models and control != Control.TRUNCATE:
             own = self.arguments.curve_of(reference) if control != Control.NONE else str(Control.NONE)
-            others = self._read(reference, lambda of, control: of.accuracy(control, budget), own)
+            others = self._read(reference, lambda model, control: model.accuracy(control, budget), own)
             cell["over_reference"] = over_seeds(differences(accuracy, others), DIFFERENCE)
         return cell
 
     def _controls(self, name: str) -> dict[str, dict[str, Any]]:
         """Of each control's curve the accuracy at matched tokens, and its difference to the control separate."""
         found = {}
-        for control in next(of for of in self.models[name] if of).curves:
+        for control in self._first(name).curves:
             if control in (Control.NONE, Control.ZERO):
                 continue
             own = {}
             for tokens in self.arguments.matched_tokens:
                 values, others = (
-                    self._read(name, lambda of, control, tokens=tokens: of.at(control, tokens), one)
+                    self._read(name, lambda model, control, tokens=tokens: model.at(control, tokens), one)
                     for one in (control, str(Control.SEPARATE))
                 )
                 own[f"at_{tokens}"] = over_seeds([value for value in values if value is not None], RATE)
@@ -165,33 +186,50 @@ class Comparison:
         return found
 
     def _above_t_star(self) -> dict[str, list[dict[str, Any]]]:
-        """Of each method with one t* that was measured: accuracy at each larger budget less that at t*."""
+        """Of each method with one t*, its last stage's: accuracy at each larger budget less that at t*."""
         found = {}
         for name, method in self.arguments.methods.items():
             t_star, control = method.trained_budget, method.curve
             if name not in self.models or t_star is None:
                 continue
-            at_t_star = self._read(name, lambda of, control, t=t_star: of.accuracy(control, t), control)
-            budgets = next(of for of in self.models[name] if of).budgets[control]
-            above = [budget for budget in budgets if budget > t_star and t_star in budgets]
+            at_t_star = self._read(name, lambda model, control, t=t_star: model.accuracy(control, t), control)
+            above = [budget for budget in self._first(name).budgets[control] if budget > t_star]
             found[name] = [
                 {"budget": t, "over_t_star": over_seeds(differences(at_t, at_t_star), DIFFERENCE)}
                 for t in above
-                for at_t in [self._read(name, lambda of, control, t=t: of.accuracy(control, t), control)]
+                for at_t in [self._read(name, lambda model, control, t=t: model.accuracy(control, t), control)]
             ]
         return found
 
     def _cost(self, name: str) -> dict[str, Estimate | None]:
         done = [cost for cost in self.costs[name] if cost]
+        whole = self._costs_with_bases(name)
         return {
+            "with_bases": {
+                "updates": over_seeds_alone([cost["updates"] for cost in whole]),
+                "rollout_tokens": over_seeds_alone([cost["rollout_tokens"] for cost in whole]),
+            },
             "updates": over_seeds_alone([cost["updates"] for cost in done]),
             "rollout_tokens": over_seeds_alone([cost["rollout_tokens"] for cost in done]),
             "tokens_per_update": over_seeds_alone([cost["rollout_tokens"] / cost["updates"] for cost in done]),
         }
 
+    def _costs_with_bases(self, name: str) -> list[dict[str, float]]:
+        """Of each seed, that of the training and of those that it goes on from, one after the other."""
+        chain = [name]
+        while (base := self.arguments.methods[chain[-1]].base) != BASE:
+            chain.append(base)
+        whole = []
+        for costs in zip(*(self.costs[one] for one in chain), strict=True):
+            if all(costs):
+                added = ("updates", "rollout_tokens", "cpu_seconds")
+                whole.append({what: sum(cost[what] for cost in costs) for what in added})
+        return whole
+
     def _seconds(self, name: str) -> dict[str, Estimate | None]:
         done = [cost for cost in self.costs[name] if cost]
         return {
+            "with_bases": over_seeds_alone([cost["cpu_seconds"] for cost in self._costs_with_bases(name)]),
             "cpu_seconds": over_seeds_alone([cost["cpu_seconds"] for cost in done]),
             "per_update": over_seeds_alone([cost["update_cpu_seconds"] / cost["updates"] for cost in done]),
             "per_1000_tokens": over_seeds_alone(

@@ -18,8 +18,18 @@ Contents = Mapping[str, Any]
 _BLACK = "#000000"
 # Hues that are told apart, Okabe and Ito's, then Tol's muted ones; the same hue comes again with another marker.
 _COLOURS = (
-    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
-    *("#882255", "#44AA99", "#999933", "#AA4499", "#332288", "#7F7F7F"),
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#882255",
+    "#44AA99",
+    "#999933",
+    "#AA4499",
+    "#332288",
+    "#7F7F7F",
 )
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # Least distance of two labels at the ends of lines, in accuracy.
@@ -29,8 +39,9 @@ _LABEL_STEP = 0.047
 def draw_comparison(contents: Contents, path: Path) -> None:
     """Write a PNG to `path`: left accuracy against mean tokens, right against t, where the lines have their labels.
 
-    A line is a method's own curve, a band its 95 % interval, a ring t*, a star no budget; the base is dashed, and what
-    has the reference's recipe with other options is dotted.
+    A line is a method's own curve, a band its 95 % interval, a ring t*, of several stages the last, a star no budget,
+    which a thin line leads to on the left; the base is dashed, and what has the reference's recipe with other options
+    is dotted.
     """
     import matplotlib
 
@@ -50,6 +61,9 @@ def draw_comparison(contents: Contents, path: Path) -> None:
         _draw_line(right, places, cells, style, method["trained_budget"])
         for axis, x in ((left, [cell["tokens"].mean for cell in none]), (right, [len(budgets)] * len(none))):
             axis.plot(x, _means(none), "*", color=style["color"], markersize=12, markeredgecolor="white", zorder=5)
+        if cells and none and none[0]["tokens"].mean > cells[-1]["tokens"].mean:
+            last = [cells[-1], none[0]]
+            left.plot([cell["tokens"].mean for cell in last], _means(last), color=style["color"], linewidth=0.7)
         if cells:
             ends.append((name, cells[-1]["accuracy"].mean, (none or cells)[-1]["accuracy"].mean, style))
     _finish_token_axis(left, contents["matched_tokens"][0] / 2)
@@ -125,13 +139,14 @@ def _label_ends(axis, ends: Sequence[tuple[str, float, float, dict]], last: int)
         axis.text(last + 1.1, height, name, color=style["color"], fontsize=9, va="center")
 
 
-def spread(heights: Sequence[float], step: float = _LABEL_STEP, top: float = 1.0) -> list[float]:
-    """Ascending `heights` moved as little as a sweep down and one up need to be `step` apart and at most `top`."""
+def spread(heights: Sequence[float], step: float = _LABEL_STEP) -> list[float]:
+    """Ascending `heights` from 0 to 1, moved by a sweep up and one down to be `step` apart, or less where many are."""
+    step = min(step, 1 / max(1, len(heights) - 1))
     moved = np.array(heights, dtype=float)
-    limit = top
-    for place in range(len(moved) - 1, -1, -1):
-        moved[place] = min(moved[place], limit)
-        limit = moved[place] - step
+    for place in range(1, len(moved)):
+        moved[place] = max(moved[place], moved[place - 1] + step)
+    for place in range(len(moved)):
+        moved[-1 - place] = min(moved[-1 - place], 1 - place * step)
     return moved.tolist()
 
 

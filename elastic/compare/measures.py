@@ -1,14 +1,15 @@
 """What one evaluated model shows: its curves by control, by problem, and what is read off them at any number of tokens.
 
-A curve is the cells of one control by mean tokens. Between two cells it is the line, which a mixture of their budgets
-has. Above the last cell it keeps its accuracy, for the tokens that are left need not be spent. Below the first it has
-none: no answer is to be had for so few tokens, and in the area that counts 0.
+A curve is the cells of one control by mean tokens, and at its end the cell of no budget, where that spends more than
+the largest budget. Between two cells it is the line, which a mixture of their budgets has. Above the last cell it keeps
+its accuracy, for the tokens that are left need not be spent. Below the first it has none: no answer is to be had for so
+few tokens, and in the area that counts 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ class Measured:
     @cached_property
     def curves(self) -> dict[str, Curve]:
         """By control."""
-        return {str(curve.control): curve for curve in curves(self.run)}
+        found = {str(curve.control): curve for curve in curves(self.run)}
+        none = found.get(str(Control.NONE))
+        return found if none is None else {control: _going_on(curve, none) for control, curve in found.items()}
 
     def at(self, control: str, tokens: float) -> pd.Series | None:
         """The accuracy of each problem at a mean number of tokens; None without such a curve, and below its cells."""
@@ -81,12 +84,12 @@ class Measured:
     def accuracy(self, control: str, budget: int) -> pd.Series | None:
         """Of each problem in the control's cell at this budget; None where there is none."""
         means = self._means(control, budget)
-        return None if means is None else pd.Series({problem: of.accuracy for problem, of in means.items()})
+        return None if means is None else pd.Series({problem: mean.accuracy for problem, mean in means.items()})
 
     def tokens(self, control: str, budget: int) -> pd.Series | None:
         """The mean tokens of each problem in such a cell."""
         means = self._means(control, budget)
-        return None if means is None else pd.Series({problem: of.tokens for problem, of in means.items()})
+        return None if means is None else pd.Series({problem: mean.tokens for problem, mean in means.items()})
 
     def _means(self, control: str, budget: int) -> Mapping[str, ProblemMean] | None:
         keys = [cell["key"] for cell in self.run.cells if (cell["control"], _budget(cell)) == (control, budget)]
@@ -95,6 +98,16 @@ class Measured:
 
 def _budget(cell: Mapping[str, Any]) -> int:
     return cell["total_token_budget" if cell["control"] == Control.TRUNCATE else "thinking_token_budget"]
+
+
+def _going_on(curve: Curve, none: Curve) -> Curve:
+    """With the cell of no budget at its end, where that spends more."""
+    if none.tokens[-1] <= curve.tokens[-1]:
+        return curve
+    frames = [pd.DataFrame(one.accuracies, columns=list(one.problems)) for one in (curve, none)]
+    joined = pd.concat(frames, join="inner")
+    tokens = np.concatenate([curve.tokens, none.tokens])
+    return replace(curve, problems=tuple(joined.columns), tokens=tokens, accuracies=joined.to_numpy())
 
 
 def _held(curve: Curve, tokens: float) -> np.ndarray:

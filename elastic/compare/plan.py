@@ -1,9 +1,9 @@
 """From a comparison's options to the commands it runs: which there are, what each needs, and where each goes.
 
 A model has a folder, named by method, seed and a hash of all that its weights depend on: the recipe with its options,
-the rollout tokens, the seed, and the same of what it starts from. So another recipe has a new folder, and what is
-unchanged is found again. The evaluation is in the model's folder: `elastic.evaluate` keeps every sample under its
-settings, and samples what others lack.
+the rollout tokens, the seed, a launch file that is not one process on a CPU, and the same of what it starts from. So
+another recipe has a new folder, and what is unchanged is found again. The evaluation is in the model's folder:
+`elastic.evaluate` keeps every sample under its settings, and samples what others lack.
 """
 
 from __future__ import annotations
@@ -18,12 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from elastic.compare.arguments import BASE, CompareArguments
+from elastic.results import GENERATIONS_NAME, RESULTS_NAME
 
 TASK, TRAINING, EVALUATION = "task", "training", "evaluation"
 MAKE_TASK = (sys.executable, "-m", "elastic.nano")
 LAUNCHER = (sys.executable, "-m", "accelerate.commands.launch")
 TRAIN = ("-m", "elastic.train")
 EVALUATE = (sys.executable, "-m", "elastic.evaluate")
+# What is read of an output, as patterns: where one finds nothing, the step has to be run again.
+_READ = {
+    TASK: ("base/*.safetensors", "train.jsonl", "test.jsonl"),
+    TRAINING: ("*.safetensors",),
+    EVALUATION: (RESULTS_NAME, GENERATIONS_NAME),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +64,16 @@ class Step:
     @property
     def output(self) -> Path:
         return self.folder / self.kind
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its output has all that is read of it."""
+        return all(any(self.output.glob(pattern)) for pattern in _READ[self.kind])
+
+    @property
+    def results(self) -> Path:
+        """The results.json of an evaluation."""
+        return self.output / RESULTS_NAME
 
     def file(self, suffix: str) -> Path:
         return self.folder / f"{self.kind}.{suffix}"
@@ -144,9 +161,14 @@ def _task_step(arguments: CompareArguments, seed: int) -> Step:
 def _training_step(arguments: CompareArguments, name: str, task: Step, base: Step, weights: Path) -> Step:
     fields = arguments.methods[name].training_fields
     identity = {
-        **{"recipe": fields, "rollout_tokens": arguments.rollout_tokens, "seed": task.seed},
-        **{"task": task.digest, "base": base.digest},
+        "recipe": fields,
+        "rollout_tokens": arguments.rollout_tokens,
+        "seed": task.seed,
+        "task": task.digest,
+        "base": base.digest,
     }
+    if arguments.launch_fields:
+        identity["launch"] = arguments.launch_fields
     folder = Path(arguments.output_dir, f"{name}-{task.seed}-{digest(identity)[:8]}")
     given = {
         "model_name_or_path": str(weights),

@@ -26,7 +26,7 @@ import yaml
 from tqdm.auto import tqdm
 
 from elastic.checkpoints import complete_checkpoints
-from elastic.compare.plan import EVALUATION, TRAINING, Step
+from elastic.compare.plan import TRAINING, Step
 from elastic.files import replace_file
 
 _LOG_LINES = 12
@@ -34,6 +34,8 @@ _LOOK_EVERY_S = 0.1
 _COUNT_EVERY_S = 2.0
 # How long a training that is told to stop may take to save, before it is killed.
 _PATIENCE_S = 60.0
+# How far the time that a process was created at may move with the clock.
+_SAME_TIME_S = 2.0
 # A training saves on SIGTERM; what the others have is kept on SIGINT.
 _STOP_SIGNALS = {TRAINING: signal.SIGTERM}
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "WANDB_MODE": "offline"}
@@ -73,10 +75,10 @@ def told_to_stop() -> Iterator[Stop]:
 
 
 def finished(step: Step) -> dict[str, Any] | None:
-    """What the step cost and left, where it has finished with the settings that it has now."""
+    """What the step cost, where it has finished with the settings that it has now, and its output is still there."""
     with suppress(OSError, ValueError):
         done = json.loads(step.file("done.json").read_text())
-        if done["settings"] == step.digest:
+        if done["settings"] == step.digest and step.is_whole:
             return done
     return None
 
@@ -246,7 +248,7 @@ def _end_left_over(step: Step) -> None:
     """Kill the process of a comparison that was killed itself: two must not write the same files."""
     with suppress(OSError, ValueError, psutil.Error):
         left = json.loads(step.file("process.json").read_text())
-        if psutil.Process(left["pid"]).create_time() == left["created"]:
+        if abs(psutil.Process(left["pid"]).create_time() - left["created"]) < _SAME_TIME_S:
             _end_group(left["pid"], signal.SIGKILL)
 
 
@@ -265,9 +267,3 @@ def _failure(step: Step, code: int) -> str:
     log = step.file("log")
     lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
     return "\n  ".join([f"{step.name}: failed with exit code {code}; the end of {log}:", *lines])
-
-
-def results_path(step: Step) -> Path:
-    """The results.json of a step that evaluates."""
-    assert step.kind == EVALUATION
-    return step.output / "results.json"

@@ -39,25 +39,26 @@ class Estimate(NamedTuple):
 
 def over_seeds(values: Sequence[pd.Series], ends: tuple[float, float]) -> Estimate | None:
     """The mean over seeds of the means of `values`, one of a seed by problem_id; None where there is no value."""
-    values = [of_seed for of_seed in values if len(of_seed)]
+    values = [series for series in values if len(series)]
     if not values:
         return None
     if len(values) == 1:
         return _over_problems(values[0], ends)
-    means = np.array([of_seed.mean() for of_seed in values])
+    means = np.array([series.mean() for series in values])
     between = stats.sem(means) * _students(len(means) - 1)
-    below, above = _reach_of_problems([_over_problems(of_seed, ends) for of_seed in values])
+    below, above = _reach_of_problems([_over_problems(series, ends) for series in values])
     return _bounded(float(means.mean()), max(between, below), max(between, above), ends, len(means))
 
 
-def _reach_of_problems(of_seeds: Sequence[Estimate]) -> tuple[float, float]:
+def _reach_of_problems(estimates: Sequence[Estimate]) -> tuple[float, float]:
     """How far below and above the mean over seeds reaches the interval that the seeds' own intervals make.
 
     The method is MOVER (Zou and Donner 2008), as for a difference of two.
     """
-    known = [of for of in of_seeds if of.low is not None]
-    below, above = ([of.mean - of.low for of in known], [of.high - of.mean for of in known])
-    return math.hypot(*below) / len(of_seeds), math.hypot(*above) / len(of_seeds)
+    known = [estimate for estimate in estimates if estimate.low is not None]
+    below = math.hypot(*(estimate.mean - estimate.low for estimate in known))
+    above = math.hypot(*(estimate.high - estimate.mean for estimate in known))
+    return below / len(estimates), above / len(estimates)
 
 
 def over_seeds_alone(values: Sequence[float], ends: tuple[float, float] = COUNT) -> Estimate | None:
@@ -71,7 +72,7 @@ def over_seeds_alone(values: Sequence[float], ends: tuple[float, float] = COUNT)
 
 
 def _over_problems(values: pd.Series, ends: tuple[float, float]) -> Estimate:
-    """Of one seed: Wilson's interval for accuracies, as elsewhere, and else Student's."""
+    """Of one seed: Wilson's interval for of_problems, as elsewhere, and else Student's."""
     if ends == RATE:
         return Estimate(*mean_interval(values.clip(*ends).to_numpy()), 1)
     if len(values) == 1:

@@ -7,12 +7,16 @@ from typing import Any
 
 from elastic.budget import UNLIMITED
 from elastic.compare.arguments import BASE
+from elastic.compare.plan import EVALUATION, TASK, TRAINING
 from elastic.compare.statistics import Estimate
 from elastic.results import Control
 from elastic.tables import ABSENT, markdown_table
 
 Contents = Mapping[str, Any]
 
+# Of the method's own curve, and of separate budgets.
+_AREAS = ("area", "separate_area")
+_KINDS = {TASK: "bases and problems", TRAINING: "trainings", EVALUATION: "evaluations"}
 _NOTE_OF_SEEDS = (
     "Numbers are means over the seeds [95 % interval]. A seed has its own base, problems and training: the interval is "
     "Student's over the seeds' means, and never narrower than the one that their problems alone give; differences are "
@@ -28,6 +32,7 @@ def comparison_tables(contents: Contents) -> str:
         _head(contents),
         _levels_table(contents),
         _notes(contents),
+        _all_runs(contents),
         "## Differences",
         f"Less {contents['reference']}:",
         _over_table(contents, "over_reference"),
@@ -36,6 +41,7 @@ def comparison_tables(contents: Contents) -> str:
         "## What a step costs",
         _cost_table(contents),
         _COST_NOTE,
+        _told_table(contents),
         "## Budget by budget",
         _budget_tables(contents),
         "## The questions",
@@ -56,58 +62,83 @@ def _head(contents: Contents) -> str:
 
 def _levels_table(contents: Contents) -> str:
     tokens = contents["matched_tokens"]
-    header = ["method", "curve", "seeds", *(f"at {count} tokens" for count in tokens), "area"]
+    header = ["method", "curve", "seeds", *(f"at {count} tokens" for count in tokens), "area", "area, separate"]
     header += ["no budget", "its tokens", "training tokens", "updates", "CPU-seconds"]
     rows = []
     for name, method in contents["methods"].items():
-        values, cost = method["values"], method["cost"] or {}
+        values, cost = method["values"], method["cost"]["with_bases"] if method["cost"] else {}
         at = [f"{rate(values[f'at_{count}'])}{'*' * (count in method['held'])}" for count in tokens]
-        row = [name, method["curve"], str(len(method["seeds"])), *at, rate(values["area"])]
+        row = [name, method["curve"], str(len(method["seeds"])), *at]
+        row += [rate(values[area]) for area in _AREAS]
         row += [rate(values["none_accuracy"]), count_text(values["none_tokens"], 1)]
         row += [count_text(cost.get(what)) for what in ("rollout_tokens", "updates")]
-        rows.append([*row, count_text(contents["seconds"].get(name, {}).get("cpu_seconds"))])
+        rows.append([*row, count_text(contents["seconds"]["methods"].get(name, {}).get("with_bases"))])
     return markdown_table(header, rows)
 
 
 def _notes(contents: Contents) -> str:
     low, high = contents["matched_tokens"][0], contents["matched_tokens"][-1]
+    going_on = [
+        f"{name} goes on from {method['base']}, and has sampled more than the others: its training tokens, updates and "
+        f"CPU-seconds are those of both trainings, and of what {method['base']} goes on from."
+        for name, method in contents["methods"].items()
+        if method["base"] not in (None, BASE)
+    ]
     return (
         "Curve: the control whose cells are the method's own curve. At N tokens: accuracy where the curve spends N "
-        "sampled tokens on average, thinking and solution together, on the line between its two cells; a star: it "
-        f"never spends so many, and its last cell counts; {ABSENT}: it always spends more. Area: mean accuracy over "
-        f"{low} to {high} tokens, evenly in their logarithm, so that a doubling counts the same wherever it is: evenly "
-        "in tokens, most of it would be the upper end of the range, where curves are flat; what a curve cannot do for "
-        "so few tokens counts 0. CPU-seconds: of the training's processes, start-up and interrupted attempts included."
+        "sampled tokens on average, thinking and solution together, on the line between its two cells; after the "
+        "largest budget's comes the one of no budget, where that spends more. A star: with a seed at least it spends "
+        f"fewer even then, and its last cell counts; {ABSENT}: with a seed at least it always spends more, or samples "
+        f"are lost. Area: mean accuracy over {low} to {high} tokens, evenly in their logarithm, so that a doubling "
+        "counts the same wherever it is: evenly in tokens, most of it would be the upper end of the range, where "
+        "curves are flat; what a curve cannot do for so few tokens counts 0. That is of the method's own curve, and "
+        "of separate budgets: a prompt that changes little in the tokens spent makes a curve of little width, and an "
+        "area that says little. CPU-seconds: of the training's processes, start-up and interrupted attempts included. "
+        + " ".join(going_on)
+    ).rstrip()
+
+
+def _all_runs(contents: Contents) -> str:
+    """The CPU time of the whole comparison, in one line."""
+    by_kind = contents["seconds"]["all_runs"]
+    kinds = ", ".join(f"{_KINDS[kind]} {seconds:,.0f}" for kind, seconds in by_kind.items())
+    whole = sum(by_kind.values())
+    return (
+        f"All finished runs of these seeds together took {whole:,.0f} CPU-seconds ({whole / 3600:.1f} hours): {kinds}; "
+        f"interrupted attempts included."
     )
 
 
 def _over_table(contents: Contents, over: str) -> str:
     tokens = contents["matched_tokens"]
-    header = ["method", "seeds", *(f"at {count} tokens" for count in tokens), "area", "no budget", "its tokens"]
+    header = ["method", "seeds", *(f"at {count} tokens" for count in tokens), "area", "area, separate"]
+    header += ["no budget", "its tokens"]
     rows = []
     for name, method in contents["methods"].items():
         if found := method[over]:
             seeds = found["area"].seeds if found["area"] else 0
             row = [name, str(seeds), *(difference(found[f"at_{count}"]) for count in tokens)]
-            row += [difference(found["area"]), difference(found["none_accuracy"])]
+            row += [difference(found[what]) for what in (*_AREAS, "none_accuracy")]
             rows.append([*row, difference(found["none_tokens"], 1)])
     return markdown_table(header, rows) if rows else "Not yet there."
 
 
 _COST_NOTE = (
-    "CPU-seconds of the updates that count, as each logged them: without start-up, and without what was repeated after "
-    "an interruption. A ratio is to grpo, of means."
+    "CPU-seconds of the updates that count, as each logged them: without start-up, without what was repeated after an "
+    "interruption, and without the training that it goes on from. A ratio is of means."
 )
 
 
 def _cost_table(contents: Contents) -> str:
-    header = ["method", "updates", "tokens an update", "× grpo", "CPU-seconds an update", "× grpo"]
-    header += ["CPU-seconds per 1000 tokens", "× grpo"]
-    of_grpo = _costs_of(contents, "grpo")
+    reference = contents["cost_reference"]
+    header = ["method", "updates"]
+    for what in ("tokens an update", "CPU-seconds an update", "CPU-seconds per 1000 tokens"):
+        header += [what, f"× {reference}"]
+    of_reference = _costs_of(contents, reference)
     rows = []
-    for name in contents["seconds"]:
+    for name in contents["seconds"]["methods"]:
         row = [name, count_text(contents["methods"].get(name, {"cost": {}})["cost"].get("updates"))]
-        for own, other, digits in zip(_costs_of(contents, name), of_grpo, (0, 3, 3), strict=True):
+        for own, other, digits in zip(_costs_of(contents, name), of_reference, (0, 3, 3), strict=True):
             row += [count_text(own, digits), f"{own.mean / other.mean:.2f}" if own and other else ABSENT]
         rows.append(row)
     return markdown_table(header, rows) if rows else "Not yet there."
@@ -115,11 +146,28 @@ def _cost_table(contents: Contents) -> str:
 
 def _costs_of(contents: Contents, name: str) -> list[Estimate | None]:
     """Tokens and CPU-seconds an update, and CPU-seconds per 1000 tokens."""
-    if name not in contents["seconds"] or name not in contents["methods"]:
+    if name not in contents["seconds"]["methods"] or name not in contents["methods"]:
         return [None] * 3
-    seconds = contents["seconds"][name]
+    seconds = contents["seconds"]["methods"][name]
     tokens = contents["methods"][name]["cost"]["tokens_per_update"]
     return [tokens, seconds["per_update"], seconds["per_1000_tokens"]]
+
+
+def _told_table(contents: Contents) -> str:
+    """Of each method that is told its budget: the tokens that it spends at the smallest and at the largest."""
+    rows = []
+    for name, method in contents["methods"].items():
+        cells = method["cells"].get(method["curve"], [])
+        told = sorted((cell for cell in cells if cell["budget"] != UNLIMITED), key=lambda cell: cell["budget"])
+        if method["curve"] in (Control.PROMPT, Control.TOLD) and told:
+            row = [name, method["curve"]]
+            for cell in (told[0], told[-1]):
+                row += [str(cell["budget"]), count_text(cell["tokens"], 1), rate(cell["accuracy"])]
+            rows.append(row)
+    if not rows:
+        return ""
+    header = ["method", "curve", *("told", "spends", "accuracy") * 2]
+    return "## What is told, and what is spent\n\n" + markdown_table(header, rows)
 
 
 def _budget_tables(contents: Contents) -> str:
@@ -163,38 +211,49 @@ def _questions(contents: Contents) -> list[str]:
     for name in (reference, BASE):
         if name in contents["methods"]:
             parts += [f"### Controls of {name}", _controls_table(contents, name)]
-    parts += ["**Above t\\***: accuracy at each larger t less that at t*, same model:", _above_table(contents)]
+    above = "**Above t\\***: accuracy at each t above the method's t*, the last one, less that at it, same model:"
+    parts += [above, _above_table(contents)]
     parts += ["**No thinking** (t = 0), and no budget:", _zero_table(contents)]
     if contents["crossed"]:
         parts += ["**Thinking of one model, solution of another**:", _crossed_table(contents)]
-    parts += [f"**Nowhere below {reference}?**", _nowhere_table(contents)]
+    below = (
+        f"**Nowhere below {reference}?** t where the whole interval lies below, or above; and how far below "
+        f"{reference} a method may lie after all, by the lowest end of all its intervals: with few seeds they are "
+        f"wide, and that none lies below says little."
+    )
+    parts += [below, _nowhere_table(contents)]
     return parts
 
 
 def _controls_table(contents: Contents, name: str) -> str:
     tokens = contents["matched_tokens"]
     rows = []
-    for control, of in contents["methods"][name]["controls"].items():
+    for control, values in contents["methods"][name]["controls"].items():
         cells = []
         for count in tokens:
-            over = of.get(f"over_separate_at_{count}")
-            cells += [rate(of[f"at_{count}"]), difference(over) if over else ABSENT]
+            over = values.get(f"over_separate_at_{count}")
+            cells += [rate(values[f"at_{count}"]), difference(over)]
         rows.append([control, *cells])
     header = ["control", *(text for count in tokens for text in (f"at {count} tokens", "less separate"))]
     return markdown_table(header, rows)
 
 
 def _above_table(contents: Contents) -> str:
-    found = {name: steps for name, steps in contents["above_t_star"].items() if steps}
+    found = contents["above_t_star"]
     if not found:
         return "Not yet there."
     budgets = sorted({step["budget"] for steps in found.values() for step in steps})
     rows = []
     for name, steps in found.items():
         at = {step["budget"]: step["over_t_star"] for step in steps}
-        row = [name, str(contents["methods"][name]["trained_budget"])]
+        row = [name, _t_stars(contents["methods"][name]["trained_budgets"])]
         rows.append([*row, *(_marked(at.get(budget)) for budget in budgets)])
     return markdown_table(["method", "t*", *(f"t = {budget}" for budget in budgets)], rows)
+
+
+def _t_stars(budgets: Sequence[int | None]) -> str:
+    """t* of each stage, one after the other."""
+    return ", then ".join(ABSENT if budget is None else str(budget) for budget in budgets)
 
 
 def _zero_table(contents: Contents) -> str:
@@ -238,19 +297,35 @@ def _nowhere_table(contents: Contents) -> str:
         cells = method["cells"].get(method["curve"], []) + method["cells"].get(str(Control.NONE), [])
         below, above = (_budgets_where(cells, sign) for sign in (-1, 1))
         over_base = method["over_base"]["none_accuracy"]
-        rows.append([name, str(len(method["seeds"])), below, above, _marked(over_base)])
+        rows.append([name, str(len(method["seeds"])), below, _at_worst(cells), above, _marked(over_base)])
     reference = contents["reference"]
-    header = ["method", "seeds", f"t below {reference}", f"t above {reference}", "no budget, less base"]
+    header = ["method", "seeds", f"t below {reference}", "may lie below by up to", f"t above {reference}"]
+    header.append("no budget, less base")
     return markdown_table(header, rows) if rows else "Not yet there."
 
 
 def _budgets_where(cells: Iterable[Contents], sign: int) -> str:
-    found = []
-    for cell in cells:
-        over = cell.get("over_reference")
-        if over and over.low is not None and sign * (over.low if sign > 0 else over.high) > 0:
-            found.append("none" if cell["budget"] == UNLIMITED else str(cell["budget"]))
+    found = [_place(cell) for cell, over in _less_reference(cells) if sign * (over.low if sign > 0 else over.high) > 0]
     return ", ".join(found) or "nowhere"
+
+
+def _at_worst(cells: Iterable[Contents]) -> str:
+    """The lowest end of all intervals, as far as it is below 0, and where it is."""
+    found = [(over.low, _place(cell)) for cell, over in _less_reference(cells)]
+    if not found:
+        return ABSENT
+    low, place = min(found)
+    return f"{-low:.3f} (t = {place})" if low < 0 else "0"
+
+
+def _less_reference(cells: Iterable[Contents]) -> list[tuple[Contents, Estimate]]:
+    """The cells whose difference to the reference has an interval, with it."""
+    pairs = [(cell, cell.get("over_reference")) for cell in cells]
+    return [(cell, over) for cell, over in pairs if over and over.low is not None]
+
+
+def _place(cell: Contents) -> str:
+    return "none" if cell["budget"] == UNLIMITED else str(cell["budget"])
 
 
 def rate(found: Estimate | None) -> str:
