@@ -524,6 +524,20 @@ def test_what_a_killed_comparison_left_running_is_ended_first(tmp_path, fakes):
         left.kill()
 
 
+def test_a_command_does_not_begin_before_its_process_is_known(tmp_path, fakes, monkeypatch):
+    """Where the comparison ends just then, nothing goes on that the next one would not find."""
+
+    def ends(path: Path, content: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "_write", ends)
+    step = plan(CompareArguments(**fields(tmp_path / "out"))).steps[0]
+    with runs.told_to_stop() as stop, pytest.raises(KeyboardInterrupt):
+        runs.execute(step, stop)
+    runs.psutil.wait_procs(runs.psutil.Process().children(), timeout=10)
+    assert step.folder.exists() and not (step.folder / "journal").exists()
+
+
 # Numbers
 
 

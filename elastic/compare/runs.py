@@ -38,6 +38,8 @@ _PATIENCE_S = 60.0
 _SAME_TIME_S = 2.0
 # A training saves on SIGTERM; what the others have is kept on SIGINT.
 _STOP_SIGNALS = {TRAINING: signal.SIGTERM}
+# A command begins when it is known which process it is, so that none goes on unknown where the comparison is killed.
+_WHEN_TOLD = ("sh", "-c", 'read -r go && exec "$@"', "sh")
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "WANDB_MODE": "offline"}
 
 
@@ -191,15 +193,17 @@ def training_cost(output_dir: Path) -> dict[str, Any]:
 def _run(step: Step, command: list[str], log, stop: Stop) -> int:
     """The exit code of the command, whose CPU-seconds are kept as they grow; it is ended when told to stop."""
     process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
+        [*_WHEN_TOLD, *command],
+        stdin=subprocess.PIPE,
         stdout=log,
         stderr=subprocess.STDOUT,
         env=os.environ | _ENVIRONMENT,
         start_new_session=True,
     )
     earlier, counted_s = _attempts(step), -_COUNT_EVERY_S
-    _write(step.file("process.json"), {"pid": process.pid, "created": psutil.Process(process.pid).create_time()})
+    with suppress(BrokenPipeError), process.stdin as stdin:
+        _write(step.file("process.json"), {"pid": process.pid, "created": psutil.Process(process.pid).create_time()})
+        stdin.write(b"go\n")
     while True:
         if time.monotonic() - counted_s > _COUNT_EVERY_S:
             counted_s, so_far = time.monotonic(), _cpu_seconds(process.pid)
