@@ -422,11 +422,13 @@ class EvaluationArguments(
                 f"solution_model_name_or_path is {self.solution_model_name_or_path!r}, and engine is {self.engine}: "
                 f"only the transformers engine has two models, so leave engine out."
             )
-        if self.solution_model_name_or_path is None and self.solution_model_label is not None:
-            raise ValueError(
-                f"solution_model_label is {self.solution_model_label!r}, and solution_model_name_or_path is not set: "
-                f"give it, or leave the label out."
-            )
+        if self.solution_model_name_or_path is None:
+            for name in ("solution_model_label", "solution_model_revision"):
+                if getattr(self, name) != getattr(EvaluatedModelArguments, name):
+                    raise ValueError(
+                        f"{name} is {getattr(self, name)!r}, and solution_model_name_or_path is not set: give it, or "
+                        f"leave {name} out."
+                    )
         if not 0 < self.vllm_gpu_memory_utilization <= 1:
             raise ValueError(
                 f"vllm_gpu_memory_utilization is {self.vllm_gpu_memory_utilization}: give a share above 0, at most 1."

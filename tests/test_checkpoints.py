@@ -26,6 +26,7 @@ from elastic.checkpoints import (
     run_identity,
     unfinished_folder,
 )
+from elastic.compare.runs import training_cost
 from elastic.files import replace_file
 
 
@@ -49,6 +50,13 @@ def copied(run, folder, *, without=()):
         shutil.rmtree(copy.dir / f"checkpoint-{step}")
     (copy.dir / "model.safetensors").unlink()
     return copy
+
+
+def test_a_comparison_reads_what_a_run_cost(undisturbed):
+    cost = training_cost(undisturbed.dir)
+    assert cost["updates"] == undisturbed.steps
+    assert cost["rollout_tokens"] == undisturbed.history[-1]["budget/rollout_tokens"] > 0
+    assert cost["update_cpu_seconds"] > 0
 
 
 def test_a_run_sees_its_problems_in_another_order_in_each_epoch(undisturbed):

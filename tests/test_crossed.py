@@ -144,6 +144,10 @@ def test_a_second_model_that_does_not_fit_is_one_sentence(command, tmp_path, cap
         (["--solution_model_name_or_path", other], "whose tokenizer has other tokens than that of"),
         (["--solution_model_name_or_path", "./nowhere"], "solution_model_name_or_path is './nowhere', and there is no"),
         (["--solution_model_label", "a"], "solution_model_label is 'a', and solution_model_name_or_path is not set"),
+        (
+            ["--solution_model_revision", "v1"],
+            "solution_model_revision is 'v1', and solution_model_name_or_path is not",
+        ),
         (["--solution_model_name_or_path", other, "--engine", "vllm"], "and engine is vllm: only the transformers"),
     ):
         with pytest.raises(SystemExit) as stopped:

@@ -308,6 +308,15 @@ def test_a_folder_that_cannot_be_made_stops_before_the_cold_start(tmp_path, caps
     assert "which cannot be made: " in error and "cold start" not in error
 
 
+def test_more_problems_than_there_are_stop_before_the_cold_start(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("elastic.nano.cold_start.cold_start", lambda *given: pytest.fail("it was trained"))
+    with pytest.raises(SystemExit) as stopped:
+        main(["--output_dir", str(tmp_path / "nano"), "--difficulty", "3", "--test_problems", "5000"])
+    assert stopped.value.code == 2
+    said = r"test_problems is 5000, and of difficulty 3 there are about 18\d\d: give fewer, or another difficulty.\n"
+    assert re.search(said, capsys.readouterr().err)
+
+
 def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt

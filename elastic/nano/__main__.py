@@ -11,7 +11,7 @@ from pathlib import Path
 
 from elastic.arguments import parse, sentence_on_error
 from elastic.nano.arguments import NanoArguments
-from elastic.nano.task import Split, draw_problems, rows
+from elastic.nano.task import Problem, draw_problems, rows
 
 PROG = "python -m elastic.nano"
 _MADE = ("base/config.json", "base/model.safetensors", "base/tokenizer.json", "train.jsonl", "test.jsonl")
@@ -74,21 +74,24 @@ def make(output_dir: Path, arguments: NanoArguments) -> None:
 
     # The model is too small to gain from threads, and on a busy machine they wait for each other.
     torch.set_num_threads(1)
+    problems = {
+        split: draw_problems(arguments.made_task, split, count, arguments.seed, arguments.difficulty)
+        for split, count in (("train", arguments.train_problems), ("test", arguments.test_problems))
+    }
     tokenizer = make_tokenizer(arguments.made_task)
     model, _ = cold_start(arguments, tokenizer)
     with tempfile.TemporaryDirectory(prefix=f".{output_dir.name}-", dir=output_dir.parent) as staging:
         made = Path(staging) / "made"
         model.save_pretrained(made / "base")
         tokenizer.save_pretrained(made / "base")
-        _write_problems(made, "train", arguments.train_problems, arguments)
-        _write_problems(made, "test", arguments.test_problems, arguments)
+        for split, drawn in problems.items():
+            _write_problems(made / f"{split}.jsonl", drawn)
         (made / "settings.json").write_text(json.dumps(arguments.settings, indent=2) + "\n")
         made.rename(output_dir)
 
 
-def _write_problems(made: Path, split: Split, count: int, arguments: NanoArguments) -> None:
-    problems = draw_problems(arguments.made_task, split, count, arguments.seed, arguments.difficulty)
-    (made / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(problems)))
+def _write_problems(path: Path, problems: Sequence[Problem]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows(problems)))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ COMMON_WORDS = ("?", "ans", "wait", "check", "ok", ".", "again")
 
 Split = Literal["train", "test"]
 _ONE_IN_TEST = 5
+_DRAWS_WITHOUT_NEW = 20_000
 
 
 class Problem(Protocol):
@@ -95,11 +96,22 @@ def draw_of_split(
 
 
 def draw_problems(task: Task, split: Split, count: int, seed: int, difficulty: int | None = None) -> list[Problem]:
-    """`count` different problems of `split`: the same for the same seed, and the first ones of any larger count."""
+    """`count` different problems of `split`: the same for the same seed, and the first ones of any larger count.
+
+    Raises ValueError where there are fewer, as far as many draws without a new one tell it.
+    """
     rng = random.Random(f"{split}/{seed}")
     problems: dict[Problem, None] = {}
+    difficulty, without_new = difficulty or task.difficulty, 0
     while len(problems) < count:
-        problems[draw_of_split(task.draw, rng, split, difficulty or task.difficulty)] = None
+        problem = draw_of_split(task.draw, rng, split, difficulty)
+        without_new = without_new + 1 if problem in problems else 0
+        problems[problem] = None
+        if without_new == _DRAWS_WITHOUT_NEW:
+            raise ValueError(
+                f"{split}_problems is {count}, and of difficulty {difficulty} there are about {len(problems)}: give "
+                f"fewer, or another difficulty."
+            )
     return list(problems)
 
 
