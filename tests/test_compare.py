@@ -376,6 +376,7 @@ def test_a_launch_file_of_more_than_one_process_on_a_cpu_is_a_setting_of_the_tra
     same, two = tmp_path / "same.yaml", tmp_path / "two.yaml"
     same.write_text(text)
     two.write_text(text.replace("num_processes: 1", "num_processes: 2").replace("'NO'", "MULTI_CPU"))
+    assert CompareArguments(**fields(tmp_path)).launch_fields == {}
     ours = folders(tmp_path)
     assert folders(tmp_path, launch=str(same)) == ours
     others = folders(tmp_path, launch=str(two))
