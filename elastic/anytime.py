@@ -19,7 +19,7 @@ Nothing is divided by a standard deviation, as in the paper; that would weigh pr
 
 What differs from the published code: there V2 and the mean of solutions include the one that they are compared with,
 which shrinks the gradient of segment s by 1 - (m - s) / (m * C), the earlier segments the more; and solutions to the
-cuts after a chain has closed are sampled anew for each, where here they are one, graded and learned from once.
+cuts after a chain has closed are sampled anew for each, where here they are one, learned from once.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class AnytimeTrainer(ElasticGRPOTrainer):
 
     What changes:
 
-    - `_assigned` gives each row the cut that it is forked at
+    - `assigned` gives each row the cut that it is forked at
     - `sampled` samples each chain once, and forks the solutions
     - `loss_masks` leaves each sampled token in one row only
     - `settle_advantages` gives each token its own, [rows, completion tokens]
@@ -60,16 +60,11 @@ class AnytimeTrainer(ElasticGRPOTrainer):
     """
 
     def __init__(self, model, reward_funcs, args: ElasticConfig, train_dataset, **kwargs):
-        for column in ("thinking_token_budget", "solution_token_budget"):
-            if column in train_dataset.column_names:
-                raise ValueError(
-                    f"The data set has a column {column}, and algorithm anytime forks at the recipe's budgets: drop it."
-                )
         super().__init__(model, reward_funcs, args, train_dataset, **kwargs)
         self._cuts = len(args.cut_weights)
 
-    def _assigned(self, rows):
-        rows = super()._assigned(rows)
+    def assigned(self, rows):
+        rows = super().assigned(rows)
         cuts_of = {}
         for row in rows:
             if (prompt := str(row["prompt"])) not in cuts_of:
@@ -126,7 +121,8 @@ def forked_rollouts(
     on_rollout: OnRollout | None,
     on_step: OnStep | None,
 ) -> list[Rollout]:
-    """The rows of chains that are each sampled once, and forked `solutions` times at each of their `cuts`.
+    """The rows of chains that are each sampled once, and forked `solutions` times at each of their `cuts`; the rows of
+    cuts that coincide are one fork.
 
     Args:
         prompts, budgets, streams: of the rows [chain, solution, cut], which are equal but for the thinking budget, the
@@ -145,11 +141,14 @@ def forked_rollouts(
     cuts_of = [[budget.thinking for budget in budgets[row : row + cuts]] for row in fork_rows]
 
     def finish(place: int, fork: Rollout) -> None:
-        on_rollout(place * cuts + cuts_of[place].index(fork.budget.thinking), fork)
+        for index, cut in enumerate(cuts_of[place]):
+            if cut == fork.budget.thinking:
+                on_rollout(place * cuts + index, fork)
 
+    different = [list(dict.fromkeys(own)) for own in cuts_of]
     forks = engine.fork(
         [chain for chain in chains for _ in range(solutions)],
-        cuts_of,
+        different,
         budgets[0],
         sampling,
         seed=seed,
@@ -157,7 +156,8 @@ def forked_rollouts(
         on_rollout=None if on_rollout is None else finish,
         on_step=on_step,
     )
-    return [fork for forks_of_one in forks for fork in forks_of_one]
+    at_cut = [dict(zip(own, of_one, strict=True)) for own, of_one in zip(different, forks, strict=True)]
+    return [at_cut[place][cut] for place, own in enumerate(cuts_of) for cut in own]
 
 
 def masks_of_forks(rollouts: Sequence[Rollout], cuts: int, solutions: int) -> list[list[int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from elastic.arguments import check_rate
@@ -41,7 +41,7 @@ class AnytimeArguments:
         metadata={
             "help": "Thinking budgets that a chain is forked at, where thinking_token_budget is a range: one is drawn "
             "for each prompt from each of so many equally likely parts of it. Where it is choices, these are the "
-            "budgets, with their weights: leave it unset."
+            "budgets, with their weights, and it has no place in the recipe."
         },
     )
     anytime_solutions: int = field(default=1, metadata={"help": "Solutions at each of them. The paper has 4."})
@@ -61,12 +61,15 @@ class AnytimeArguments:
 def check_anytime(config) -> None:
     """Raises ValueError where the options of an ElasticConfig do not go together."""
     if config.algorithm != "anytime":
-        if config.anytime_cuts is not None:
-            raise ValueError(f"anytime_cuts is {config.anytime_cuts} with algorithm grpo: set algorithm: anytime.")
+        for option in fields(AnytimeArguments):
+            if (value := vars(config)[option.name]) != option.default:
+                raise ValueError(
+                    f"{option.name} is {value!r} with algorithm grpo: set algorithm: anytime, or leave it out."
+                )
         return
     for name, (allowed, reason) in _NEEDED.items():
         if (value := vars(config)[name]) not in allowed:
-            mend = " or ".join(repr(one) for one in allowed)
+            mend = " or ".join("null" if one is None else repr(one) for one in allowed)
             raise ValueError(f"{name} is {value!r} with algorithm anytime: give {mend}, for {reason}.")
     check_rate(config.anytime_discount, "anytime_discount")
     if not config.run_stages[0].solution.is_fixed:
@@ -74,9 +77,10 @@ def check_anytime(config) -> None:
             f"solution_token_budget is {config.solution_token_budget!r} with algorithm anytime: give one number."
         )
     if (config.anytime_cuts is None) != bool(config.prior.choices):
+        mend = "remove it from the recipe, for these are the cuts" if config.prior.choices else "give it for a range"
         raise ValueError(
-            f"anytime_cuts is {config.anytime_cuts} with thinking_token_budget {config.thinking_token_budget!r}: give "
-            f"it for a range, and leave it unset for choices."
+            f"anytime_cuts is {config.anytime_cuts} with thinking_token_budget {config.thinking_token_budget!r}: "
+            f"{mend}."
         )
     _check_rows(config)
 

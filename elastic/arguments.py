@@ -236,8 +236,8 @@ class BudgetArguments(MarkerArguments):
     unbudgeted_share: float = field(
         default=0.0,
         metadata={
-            "help": "The share of each batch's prompts that is sampled without budgets, up to max_completion_length, "
-            "so that what the model can do with none is trained too."
+            "help": "The share of each batch's prompts that is sampled without t and s, up to total_token_budget, else "
+            "max_completion_length, so that what the model can do without them is trained too."
         },
     )
     target_tokens: dict | str | int | None = field(

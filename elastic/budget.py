@@ -136,6 +136,11 @@ class BudgetDistribution:
         return UNLIMITED if UNLIMITED in self.choices else max(self.choices)
 
     @property
+    def largest_limit(self) -> int:
+        """The largest limited budget that can be drawn; -1 when there is none."""
+        return max(self.choices, default=self.high)
+
+    @property
     def smallest(self) -> int:
         """The smallest budget that can be drawn; unlimited counts as the largest of all."""
         if not self.choices:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -101,17 +102,14 @@ class ElasticConfig(AnytimeArguments, BudgetArguments, GradingArguments, GRPOCon
         return read_stages(self.stages, {name: vars(self)[name] for name in FIELDS})
 
     @property
-    def largest_budgets(self) -> tuple[int, int]:
-        """The largest thinking and solution budgets of all stages; -1 where one is unlimited."""
-        thinking = [stage.thinking.largest for stage in self.run_stages]
-        solution = [stage.solution.largest for stage in self.run_stages]
-        return _largest(thinking), _largest(solution)
-
-    @property
     def longest_rollout(self) -> int | None:
         """The most tokens that a rollout may sample; None where nothing says so."""
-        longest = _largest([stage.longest for stage in self.run_stages])
-        return self.max_completion_length if longest == UNLIMITED or self.unbudgeted_share else longest
+        return self.longest_of(self.run_stages)
+
+    def longest_of(self, stages: Sequence[Stage]) -> int | None:
+        """`longest_rollout`, were these the stages of the run."""
+        bounds = [stage.total if self.unbudgeted_share else stage.longest for stage in stages]
+        return self.max_completion_length if UNLIMITED in bounds else max(bounds)
 
     @property
     def sampling(self) -> Sampling:
@@ -184,7 +182,7 @@ class ElasticConfig(AnytimeArguments, BudgetArguments, GradingArguments, GRPOCon
     def _check_budgets(self):
         length = self.max_completion_length
         check_rate(self.unbudgeted_share, "unbudgeted_share")
-        if self.unbudgeted_share and length is None:
+        if self.unbudgeted_share and self.longest_rollout is None:
             raise ValueError(
                 f"unbudgeted_share is {self.unbudgeted_share}, and nothing ends these rollouts: set "
                 f"max_completion_length."
@@ -256,11 +254,6 @@ class ElasticConfig(AnytimeArguments, BudgetArguments, GradingArguments, GRPOCon
                 "save_only_model is True, which leaves out the optimizer, so that no run could be resumed from it: "
                 "leave it false."
             )
-
-
-def _largest(bounds: list[int]) -> int:
-    """The largest of these numbers of tokens, of which -1 is no limit."""
-    return UNLIMITED if UNLIMITED in bounds else max(bounds)
 
 
 def _as_value(spec):

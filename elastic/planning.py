@@ -128,7 +128,7 @@ def _completion_tokens(config: ElasticConfig) -> int:
     """The most tokens of a rollout; a text has at most as many as it has bytes."""
     if config.max_completion_length is not None:
         return config.max_completion_length
-    t, _ = config.largest_budgets
+    t = max(stage.thinking.largest_limit for stage in config.run_stages)
     inserted = len((config.wrap_up_str + config.reasoning_end_str).encode())
     if config.reminder_every and t > 0:
         reminder = config.reminder_str.replace("{tokens}", str(t)).encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow
@@ -14,7 +15,7 @@ from trl import ModelConfig, get_peft_config
 
 from elastic import model_source
 from elastic.arguments import DataArguments, RunArguments
-from elastic.budget import UNLIMITED, Budget, ReasoningTokens, inserted_ids
+from elastic.budget import UNLIMITED, ReasoningTokens, inserted_ids
 from elastic.config import ElasticConfig
 from elastic.data import BUDGET_COLUMNS, prompt_token_ids, selected_problems
 from elastic.engines.transformers import context_length
@@ -22,6 +23,7 @@ from elastic.model_source import check_place, find_model
 from elastic.problem_text import asking
 from elastic.rewarding import Rewards, load_rewards
 from elastic.rollout import ROLLOUT_COLUMNS
+from elastic.stages import Stage, most_inserted, with_columns
 from rewards import REWARDS
 
 # What TRL passes to a reward, whatever the data set holds.
@@ -137,34 +139,41 @@ def _as_dataset(rows: list[dict], name: str) -> Dataset:
 
 
 def _check_budget_columns(dataset: Dataset, name: str, config: ElasticConfig) -> None:
-    length = config.max_completion_length
-    t, s = _largest_budgets(dataset, config)
-    if length is None and _longest_rollout(dataset, config) is None:
-        column = "thinking_token_budget" if t == UNLIMITED else "solution_token_budget"
-        raise ValueError(f"Rows of {name} have {column} -1 (no limit): set max_completion_length to end every rollout.")
-    if length is not None and UNLIMITED not in (t, s) and length < t + s:
+    own = [column for column in BUDGET_COLUMNS if column in dataset.column_names]
+    if own and config.algorithm == "anytime":
+        raise ValueError(f"{name} has a column {own[0]}, and algorithm anytime forks at the recipe's budgets: drop it.")
+    if own and config.unbudgeted_share:
         raise ValueError(
-            f"max_completion_length is {length}, but the largest budgets of {name} are {t} thinking and "
-            f"{s} solution tokens: leave it unset, or raise it to at least {t + s}."
+            f"{name} has a column {own[0]}, and unbudgeted_share is {config.unbudgeted_share}: drop the column, or "
+            f"leave unbudgeted_share out and give the rows without budgets -1."
         )
+    stages, length = with_columns(config.run_stages, dataset), config.max_completion_length
+    if config.longest_of(stages) is None:
+        is_open = next(stage for stage in stages if stage.longest == UNLIMITED)
+        column = "thinking_token_budget" if is_open.thinking.largest == UNLIMITED else "solution_token_budget"
+        raise ValueError(f"Rows of {name} have {column} -1 (no limit): set max_completion_length to end every rollout.")
+    longest = max(stage.longest for stage in stages)
+    if length is not None and length < longest:
+        raise ValueError(
+            f"max_completion_length is {length}, but the largest budgets of {name} allow rollouts of {longest} tokens: "
+            f"leave it unset, or raise it to at least {longest}."
+        )
+    _check_someone_is_told(stages, dataset, config)
 
 
-def _largest_budgets(dataset: Dataset, config: ElasticConfig) -> tuple[int, int]:
-    """The largest thinking and solution budgets: of the rows that bring their own, else what the recipe may draw."""
-    largest = dict(zip(BUDGET_COLUMNS, config.largest_budgets, strict=True))
-    for column in largest.keys() & set(dataset.column_names):
-        own = list(dataset[column])
-        largest[column] = UNLIMITED if UNLIMITED in own else max(own)
-    return largest["thinking_token_budget"], largest["solution_token_budget"]
-
-
-def _longest_rollout(dataset: Dataset, config: ElasticConfig) -> int | None:
-    """The most tokens that a rollout may sample; None where nothing says so."""
-    t, s = _largest_budgets(dataset, config)
-    totals = [stage.total for stage in config.run_stages]
-    bounds = [t + s] if UNLIMITED not in (t, s) else []
-    longest = min([*bounds, max(totals)] if UNLIMITED not in totals else bounds, default=None)
-    return config.max_completion_length if longest is None or config.unbudgeted_share else longest
+def _check_someone_is_told(stages: Sequence[Stage], dataset: Dataset, config: ElasticConfig) -> None:
+    if config.reminder_every and max(stage.thinking.largest_limit for stage in stages) <= config.reminder_every:
+        raise ValueError(
+            f"reminder_every is {config.reminder_every}, and no limited thinking budget is larger, so that nobody is "
+            f"reminded: lower it, give a larger thinking_token_budget, or leave it out."
+        )
+    telling = [stage for stage in stages if stage.instruction]
+    told = [stage for stage in telling if stage.targets is not None or stage.thinking.largest_limit != UNLIMITED]
+    if telling and not told and "target_tokens" not in dataset.column_names:
+        raise ValueError(
+            f"budget_instruction is {telling[0].instruction!r}, and there is no target and no limited thinking budget "
+            f"that it could tell: give target_tokens or thinking_token_budget, or leave it out."
+        )
 
 
 def check_solutions(names: list[str], dataset: Dataset) -> None:
@@ -207,9 +216,9 @@ def check_context(
         context = min(config.vllm_max_model_length, context or config.vllm_max_model_length)
     if context is None:
         return
-    rollout = _longest_rollout(dataset, config) + len(tokens.bridge)
-    rollout += tokens.most_reminded(Budget(*_largest_budgets(dataset, config)))
-    told = _longest_instruction(tokenizer, dataset, config)
+    stages = with_columns(config.run_stages, dataset)
+    rollout = config.longest_of(stages) + most_inserted(stages, tokens)
+    told = _longest_instruction(tokenizer, stages)
     limit = data.max_prompt_length
     if limit and not told and limit + len(tokens.start) + rollout <= context:
         return
@@ -224,16 +233,16 @@ def check_context(
         )
 
 
-def _longest_instruction(tokenizer: PreTrainedTokenizerBase, dataset: Dataset, config: ElasticConfig) -> str:
+def _longest_instruction(tokenizer: PreTrainedTokenizerBase, stages: Sequence[Stage]) -> str:
     """What is appended to a problem where its number is the largest; "" where nothing is told.
 
     Raises:
         ValueError: the tokenizer does not know its words.
     """
-    t, texts = max(1, _largest_budgets(dataset, config)[0]), [""]
-    for stage in config.run_stages:
-        largest = t if stage.targets is None else max(t, stage.targets.largest)
-        texts.append(stage.instruction.replace("{tokens}", str(largest)))
+    texts = [""]
+    for stage in stages:
+        numbers = [1, stage.thinking.largest_limit, *([] if stage.targets is None else [stage.targets.largest])]
+        texts.append(stage.instruction.replace("{tokens}", str(max(numbers))))
         inserted_ids(tokenizer, texts[-1], "budget_instruction")
     return max(texts, key=len)
 

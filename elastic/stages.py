@@ -5,13 +5,15 @@ A recipe without `stages` has one, which is the recipe itself.
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import floor, isfinite
 from typing import Any
 
-from elastic.budget import UNLIMITED, Budget, BudgetDistribution, draw_budget, validated_budget
+from datasets import Dataset
+
+from elastic.budget import UNLIMITED, Budget, BudgetDistribution, ReasoningTokens, draw_budget, validated_budget
 from elastic.problem_text import asking
 
 FIELDS = (
@@ -63,14 +65,17 @@ class Stage:
             raise ValueError(
                 f"{where}total_token_budget is 0, which allows no token: give 1 or more, or -1 for no limit."
             )
-        if stage.targets is not None and stage.targets.smallest < 1:
+        if stage.targets is not None and (stage.targets.smallest < 1 or stage.targets.largest == UNLIMITED):
             raise ValueError(f"{where}target_tokens is {targets!r}: give lengths of 1 token or more.")
-        if stage.targets is not None and not stage.instruction:
+        return stage
+
+    def check_told(self, targets: object) -> None:
+        """Raises ValueError where there are `targets`, as the recipe has them, and no words that tell them."""
+        if self.targets is not None and not self.instruction:
             raise ValueError(
-                f"{where}target_tokens is {targets!r}, and no prompt tells it: set budget_instruction, such as L1's "
+                f"{self.targets.name} is {targets!r}, and no prompt tells it: set budget_instruction, such as L1's "
                 f"Think for {{tokens}} tokens."
             )
-        return stage
 
     @property
     def longest(self) -> int:
@@ -90,8 +95,10 @@ def read_stages(given: Mapping[str, Any] | None, recipe: Mapping[str, Any]) -> l
     Raises:
         ValueError: names the stage, the field, the value and the mend.
     """
+    whole = Stage.read("", 1.0, recipe)
     if given is None:
-        return [Stage.read("", 1.0, recipe)]
+        whole.check_told(recipe["target_tokens"])
+        return [whole]
     if not isinstance(given, Mapping) or not given:
         raise ValueError(f"stages is {given!r}: give {{name: {{share: 0.5, thinking_token_budget: ...}}, ...}}.")
     stages, end = [], 0.0
@@ -101,11 +108,28 @@ def read_stages(given: Mapping[str, Any] | None, recipe: Mapping[str, Any]) -> l
         if unknown := [field for field in values if field not in ("share", *FIELDS)]:
             raise ValueError(f"stages.{name}.{unknown[0]} is no field of a stage: give share, {', '.join(FIELDS)}.")
         end += _share(values.get("share"), str(name))
-        own = {field: value for field, value in values.items() if field != "share"}
-        stages.append(Stage.read(str(name), end, {**recipe, **own}))
+        own = {**recipe, **{field: value for field, value in values.items() if field != "share"}}
+        stages.append(Stage.read(str(name), end, own))
+        stages[-1].check_told(own["target_tokens"])
     if abs(end - 1) > 1e-6:
         raise ValueError(f"The shares of stages add up to {end:g}: they are parts of the whole run, so make that 1.")
     return [*stages[:-1], replace(stages[-1], end=1.0)]
+
+
+def with_columns(stages: Sequence[Stage], dataset: Dataset) -> list[Stage]:
+    """The stages with the budgets of the data set's own columns, where it has them, in the place of theirs."""
+    own = {
+        phase: BudgetDistribution.parse({"choices": sorted(set(dataset[column]))}, column)
+        for phase, column in _BUDGET_COLUMNS.items()
+        if column in dataset.column_names
+    }
+    return [replace(stage, **own) for stage in stages]
+
+
+def most_inserted(stages: Sequence[Stage], tokens: ReasoningTokens) -> int:
+    """The most tokens that the system inserts into a rollout: the bridge, and reminders of a limited budget."""
+    budgets = [Budget(stage.thinking.largest_limit, total=stage.total) for stage in stages]
+    return len(tokens.bridge) + max(map(tokens.most_reminded, budgets))
 
 
 def stage_at(stages: Sequence[Stage], progress: float) -> Stage:
@@ -162,7 +186,7 @@ def unbudgeted_prompts(
     """
     rng = random.Random(f"unbudgeted/{seed}/{draw}")
     different = sorted(set(prompts))
-    return set(rng.sample(different, min(len(different), math.floor(share * len(different) + rng.random()))))
+    return set(rng.sample(different, min(len(different), floor(share * len(different) + rng.random()))))
 
 
 def _share(share: object, name: str) -> float:
@@ -179,6 +203,6 @@ def _instruction(text: object, name: str) -> str:
 
 def _weights(weights: object, name: str) -> tuple[float, ...]:
     usable = isinstance(weights, Sequence) and not isinstance(weights, str)
-    if not usable or not all(isinstance(w, int | float) and not isinstance(w, bool) for w in weights):
+    if not usable or not all(isinstance(w, int | float) and not isinstance(w, bool) and isfinite(w) for w in weights):
         raise ValueError(f"{name} is {weights!r}: give a list of numbers, one for each reward.")
     return tuple(map(float, weights))

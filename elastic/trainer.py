@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import requests
@@ -41,29 +39,28 @@ from elastic.micro_batches import (
     without_idle_rows,
 )
 from elastic.progress import TrainingProgress
-from elastic.resumable import ResumableGRPOTrainer
 from elastic.rollout import Rollout, segment_texts
-from elastic.rollout_func import budgeted_rollouts, tokenized
-from elastic.stages import Stage, assign, stage_at, unbudgeted_prompts
+from elastic.rollout_func import budgeted_rollouts
+from elastic.staged import StagedGRPOTrainer
+from elastic.stages import most_inserted, with_columns
 from elastic.tracking import WandbMetrics
 
 # TRL's means over a micro-batch: over tokens, over what importance_sampling_level says, and over rows.
 _TOKEN_MEANS = {"entropy", "kl"}
 _RATIO_MEANS = {"clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean", "cispo_clip_ratio"}
 _ROW_MEANS = {"vespo/phi_seq_mean"}
-# As many as a schedule is drawn over that goes by sampled tokens, of which no step samples as many as another.
-_SCHEDULE_STEPS = 10_000
 # Columns of the table of rollouts that are not for a reward to write.
 _TABLE_COLUMNS = {"step", "prompt", "completion", "advantage", "thinking", "solution", "thinking_stop_reason"}
 
 
-class ElasticGRPOTrainer(ResumableGRPOTrainer):
+class ElasticGRPOTrainer(StagedGRPOTrainer):
     """GRPO whose rollouts are sampled under separate thinking and solution budgets.
 
-    What changes with respect to ResumableGRPOTrainer and TRL's GRPOTrainer:
+    What changes with respect to StagedGRPOTrainer and TRL's GRPOTrainer:
 
     - rollouts come from `budgeted_rollouts`, through TRL's `rollout_func`; its `env_mask` masks what was inserted
-    - `_generate_and_score_completions` notes the rows, whose columns may hold budgets, and logs the budget metrics
+    - `_generate_and_score_completions` assigns the rows their budgets and the rewards their weights, and logs the
+      budget metrics
     - `_calculate_rewards` stops the run when a reward fails (on_reward_error: drop counts the rows on which it does, in
       `faults/reward_errors`, and leaves them out), leaves out rows that one of the rewards could not grade
       and stops when they are many, applies `solution_truncated_reward: zero`, and keeps the rewards for those metrics
@@ -72,8 +69,10 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
     - `_compute_loss` leaves out rows that cannot move the policy, and padding that no remaining row needs;
       `_get_per_token_logps_and_entropies` scores a generation batch by length
     - `training_step` times the update without the rollouts, and weighs the metrics of its micro-batches
-    - `log` writes no empty table of rollouts
-    - `position` and `go_to` keep which rows could not be graded; ResumableGRPOTrainer says what else survives a fault
+    - `log` adds the seconds of CPU, and writes no empty table of rollouts
+    - `_log_completion_extra` writes no column of that table twice
+    - `position` and `go_to` keep which rows could not be graded; StagedGRPOTrainer and ResumableGRPOTrainer say what
+      else a run has and survives
 
     The entropy, KL and clip metrics are therefore means over what is trained of an update.
 
@@ -120,9 +119,8 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
             eos_token_ids=self.eos_token_ids,
         )
         if self.max_completion_length is None:
-            inserted = len(self.reasoning_tokens.bridge)
-            inserted += self.reasoning_tokens.most_reminded(Budget(*args.largest_budgets))
-            self.max_completion_length = args.longest_rollout + inserted
+            stages = with_columns(args.run_stages, train_dataset)
+            self.max_completion_length = args.longest_of(stages) + most_inserted(stages, self.reasoning_tokens)
         if not args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(TrainingProgress(self))
@@ -132,8 +130,6 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
         logging.getLogger("trl.trainer.grpo_trainer").addFilter(_is_no_dump_of_a_row)
         self._starts_of_grading = grade_ahead
         self._ungraded_watch = UngradedWatch(args.max_ungraded_rate)
-        self.rollout_tokens = 0
-        self.budgets: list[Budget] = []
         self._rows: list[dict] = []
         self._rollouts: list[Rollout] = []
         self._rewards_per_func = torch.empty(0)
@@ -144,66 +140,11 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
         self._counted_cpu_seconds: float | None = None
         self._update_sizes: list[tuple[int, int]] = []
 
-    @property
-    def generation_round(self) -> int:
-        """Which generation batch this is; a resumed run counts on from the checkpoint's."""
-        return self._step // self._micro_steps_of_a_batch
-
-    def _assigned(self, rows: list[dict]) -> list[dict]:
-        """The rows of a generation batch with the budgets that they are sampled under, and what they are told of them.
-
-        A row's own columns go first; the rest is drawn once for each prompt and round.
-        """
-        args, stage, seed, draw = self.args, self.stage, self.args.seed, self.generation_round
-        prompts = list(map(tuple, tokenized([row["prompt"] for row in rows], self)))
-        chosen: set[tuple[int, ...]] = set()
-        if args.unbudgeted_share:
-            everywhere = gather_object(sorted(set(prompts)))
-            chosen = unbudgeted_prompts(everywhere, args.unbudgeted_share, seed=seed, draw=draw)
-        drawn = {
-            prompt: assign(stage, prompt, seed=seed, draw=draw, unbudgeted=prompt in chosen) for prompt in set(prompts)
-        }
-        assigned = [drawn[prompt].of(row) for prompt, row in zip(prompts, rows, strict=True)]
-        self.budgets = [args.capped(replace(one.budget, carry_over=args.carry_over)) for one in assigned]
-        return [one.told_to(row, stage.instruction) for one, row in zip(assigned, rows, strict=True)]
-
-    @property
-    def progress(self) -> float:
-        """The share of the run that is done, from 0 to 1: of max_rollout_tokens where that is set, else of steps."""
-        most = self.args.max_rollout_tokens
-        if most is None:
-            return self.state.global_step / max(1, self.state.max_steps)
-        return min(1.0, self.rollout_tokens / most)
-
-    @property
-    def is_over(self):
-        most, at_the_end_of_a_batch = self.args.max_rollout_tokens, self._step % self._micro_steps_of_a_batch == 0
-        return super().is_over or (most is not None and self.rollout_tokens >= most and at_the_end_of_a_batch)
-
-    @property
-    def stage(self) -> Stage:
-        """The part of the run that the next rollouts are of."""
-        return stage_at(self.args.run_stages, self.progress)
-
-    def create_scheduler(self, num_training_steps, optimizer=None):
-        if self.args.max_rollout_tokens is None:
-            return super().create_scheduler(num_training_steps, optimizer)
-        scheduler = super().create_scheduler(_SCHEDULE_STEPS, optimizer)
-        by_step = list(scheduler.lr_lambdas)
-        scheduler.lr_lambdas = [lambda _, rate=rate: rate(self.progress * _SCHEDULE_STEPS) for rate in by_step]
-        return scheduler
-
-    def rollout_seed(self) -> int:
-        """A seed for this round: a resumed run samples what the interrupted one would have, on any processes."""
-        mode = "train" if self.model.training else "eval"
-        return random.Random(f"{self.args.seed}/{mode}/{self.generation_round}").getrandbits(63)
-
     def _generate_and_score_completions(self, inputs):
-        self._rows = inputs = self._assigned(inputs)
+        self._rows = inputs = self.assigned(inputs)
         self._failures.forget()
         mode = "train" if self.model.training else "eval"
-        if self.stage.reward_weights is not None:
-            self.reward_weights = torch.tensor(self.stage.reward_weights)
+        self.reward_weights = torch.tensor(self.stage.reward_weights or [1.0] * len(self.reward_funcs))
         output = super()._generate_and_score_completions(inputs)
         sampled_tokens = int(self.accelerator.gather(loss_mask(output).sum()).sum())
         self.settle_advantages(output)
@@ -412,17 +353,15 @@ class ElasticGRPOTrainer(ResumableGRPOTrainer):
         self._update_sizes = []
 
     def position(self):
-        return super().position() | {"ungraded": self._ungraded_watch.rows, "rollout_tokens": self.rollout_tokens}
+        return super().position() | {"ungraded": self._ungraded_watch.rows}
 
     def go_to(self, position):
         super().go_to(position)
         self._ungraded_watch.rows = position["ungraded"]
-        self.rollout_tokens = position["rollout_tokens"]
 
     def log(self, logs, start_time=None):
         # A finished run that is resumed has no rollouts: TRL would put an empty table in the place of its last one.
         if self.model.training:
-            logs["budget/rollout_tokens"] = self.rollout_tokens
             logs |= self._cpu_seconds_since_last_log()
         wanted, self.log_completions = self.log_completions, self.log_completions and bool(self._logs["prompt"])
         super().log(logs, start_time)

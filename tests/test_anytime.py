@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_config import config
 from test_recipes import fields, parsed, processes
-from trainer_fixtures import even_reward, make_trainer, recorded_training, sampled_inputs, write_problems
+from trainer_fixtures import even_reward, make_trainer, recorded_training, sampled_inputs
 
 from elastic.anytime import (
     AnytimeTrainer,
@@ -285,8 +285,16 @@ REFUSED = {
     "total_token_budget is 20": dict(total_token_budget=20),
     "solution_token_budget is {'choices': [2, 3]}": dict(solution_token_budget={"choices": [2, 3]}),
     "anytime_cuts is None": dict(thinking_token_budget={"uniform": [2, 9]}),
-    "anytime_cuts is 2 with thinking": dict(anytime_cuts=2),
+    "anytime_cuts is 2 with thinking_token_budget {'choices': [3, 12], 'weights': [1, 3]}: remove it": dict(
+        anytime_cuts=2
+    ),
     "anytime_cuts is 2 with algorithm grpo": dict(anytime_cuts=2, algorithm="grpo"),
+    "anytime_solutions is 2 with algorithm grpo": dict(algorithm="grpo"),
+    "anytime_baseline is 'none' with algorithm grpo": dict(
+        algorithm="grpo", anytime_solutions=1, anytime_baseline="none"
+    ),
+    "anytime_discount is 1 with algorithm grpo": dict(algorithm="grpo", anytime_solutions=1, anytime_discount=1),
+    "stages is {'a': {'share': 1}} with algorithm anytime: give null,": dict(stages="{a: {share: 1}}"),
     "anytime_discount is 2": dict(anytime_discount=2),
     "anytime_solutions is 0": dict(anytime_solutions=0),
     "anytime_baseline is 'mean'": dict(anytime_baseline="mean"),
@@ -310,10 +318,17 @@ def test_the_chains_of_a_prompt_on_two_processes_are_refused(tmp_path):
         check_anytime(of_two_processes)
 
 
-def test_a_data_set_with_budgets_of_its_own_is_refused(tmp_path):
-    problems = write_problems(tmp_path / "own.jsonl", thinking_token_budget=[4] * 8)
-    with pytest.raises(ValueError, match="has a column thinking_token_budget"):
-        a_trainer(tmp_path, problems=problems)
+def test_cuts_that_coincide_are_one_fork_which_all_of_their_rows_have(tmp_path):
+    trainer = a_trainer(tmp_path, thinking_token_budget={"uniform": [3, 4]}, anytime_cuts=4, anytime_solutions=1)
+    told = []
+    trainer.start_grading = lambda row, rollout: told.append((row, id(rollout)))
+    sampled_inputs(trainer)
+    rollouts = trainer._rollouts
+    assert sorted(told) == [(row, id(rollout)) for row, rollout in enumerate(rollouts)]
+    assert [rollout.budget for rollout in rollouts] == trainer.budgets
+    assert [row for row in range(31) if rollouts[row] is rollouts[row + 1]] == [
+        row for row in range(31) if row % 4 < 3 and trainer.budgets[row] == trainer.budgets[row + 1]
+    ]
 
 
 def test_nanos_recipe_forks_and_has_the_batch_of_the_others():

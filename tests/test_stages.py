@@ -2,14 +2,22 @@
 
 import math
 from collections import Counter
+from functools import partial
 
 import pytest
-import torch
+from datasets import Dataset
 from test_config import config
 from trainer_fixtures import make_trainer, recorded_training, sampled_inputs, write_problems
+from trl import ModelConfig
 
+from elastic.arguments import DataArguments, RunArguments
 from elastic.budget import Budget
-from elastic.stages import assign, read_stages, stage_at, unbudgeted_prompts
+from elastic.nano.tokenizer import make_tokenizer
+from elastic.planning import _completion_tokens
+from elastic.rewarding import load_rewards
+from elastic.rollout_func import tokenized
+from elastic.setup import _longest_instruction, check_context, training_set
+from elastic.stages import assign, read_stages, stage_at, unbudgeted_prompts, with_columns
 
 RECIPE = dict(
     thinking_token_budget=8,
@@ -54,6 +62,9 @@ WRONG = {
     "stages.a.target_tokens is {'choices': [0, 4]}": {"a": {"share": 1, "target_tokens": {"choices": [0, 4]}}},
     "stages.a.budget_instruction is 'Be brief.'": {"a": {"share": 1, "budget_instruction": "Be brief."}},
     "stages.a.reward_weights is 'ab'": {"a": {"share": 1, "reward_weights": "ab"}},
+    "stages.a.reward_weights is [1, nan]": {"a": {"share": 1, "reward_weights": [1, math.nan]}},
+    "stages.a.target_tokens is {'choices': [5, -1]}": {"a": {"share": 1, "target_tokens": {"choices": [5, -1]}}},
+    "stages.a.target_tokens is 5, and no prompt tells it": {"a": {"share": 1, "target_tokens": 5}},
 }
 
 
@@ -69,6 +80,7 @@ CONTRADICTIONS = {
     "unbudgeted_share is 0.2, and nothing ends these rollouts": dict(unbudgeted_share=0.2),
     "budget_instruction is 'Be brief.'": dict(budget_instruction="Be brief."),
     "target_tokens is 5, and no prompt tells it": dict(target_tokens=5),
+    "total_token_budget is -5": dict(total_token_budget=-5, stages="{a: {share: 1, total_token_budget: 9}}"),
     "max_rollout_tokens is 0": dict(max_rollout_tokens=0),
     "warmup_steps is 5, and the schedule goes by max_rollout_tokens": dict(max_rollout_tokens=9, warmup_steps=5),
     "stages.a.thinking_token_budget may be unlimited": dict(stages="{a: {share: 1, thinking_token_budget: -1}}"),
@@ -90,10 +102,116 @@ def test_a_contradiction_in_a_recipe_is_one_sentence(tmp_path, start):
 
 def test_the_longest_rollout_of_all_stages(tmp_path):
     found = config(tmp_path, stages="{a: {share: 0.5, thinking_token_budget: 20}, b: {share: 0.5}}")
-    assert (found.longest_rollout, found.largest_budgets) == (23, (20, 3))
-    found = config(tmp_path, thinking_token_budget=-1, solution_token_budget=-1, total_token_budget=30)
-    assert (found.longest_rollout, found.largest_budgets) == (30, (-1, -1))
+    assert found.longest_rollout == 23
+    no_limits = dict(thinking_token_budget=-1, solution_token_budget=-1)
+    assert config(tmp_path, **no_limits, total_token_budget=30).longest_rollout == 30
     assert config(tmp_path, unbudgeted_share=0.5, max_completion_length=40).longest_rollout == 40
+    assert config(tmp_path, unbudgeted_share=0.5, total_token_budget=8).longest_rollout == 8
+    ended_by_either = "{a: {share: 0.5, total_token_budget: 30}, b: {share: 0.5, thinking_token_budget: 9, %s}}"
+    found = config(tmp_path, **no_limits, stages=ended_by_either % "solution_token_budget: 2")
+    assert found.longest_rollout == 30
+
+
+def test_columns_take_the_place_of_the_budgets_of_every_stage(tmp_path):
+    stages = config(
+        tmp_path, stages="{a: {share: 0.5, total_token_budget: 30}, b: {share: 0.5, solution_token_budget: 5}}"
+    ).run_stages
+    own = with_columns(stages, Dataset.from_dict({"thinking_token_budget": [40, 7]}))
+    assert [(stage.thinking.choices, stage.longest) for stage in own] == [((7, 40), 30), ((7, 40), 45)]
+    assert [stage.solution for stage in own] == [stage.solution for stage in stages]
+    assert with_columns(stages, Dataset.from_dict({"answer": ["1"]})) == stages
+
+
+def training_set_of(tmp_path, columns, **changes):
+    """As it is read for a run whose problems have these columns; and the tokenizer and configuration of it."""
+    problems = write_problems(tmp_path / "own.jsonl", 4, **{name: [value] * 4 for name, value in columns.items()})
+    given = DataArguments(dataset_name=problems, answer_column="answer"), make_tokenizer(), config(tmp_path, **changes)
+    return training_set(*given, load_rewards(["exact"], RunArguments())), *given
+
+
+def test_stages_that_end_by_a_total_and_by_budgets_are_trained_together(tmp_path):
+    stages = "{a: {share: 0.5, total_token_budget: 30}, b: {share: 0.5, thinking_token_budget: 9, %s}}"
+    no_limits = dict(thinking_token_budget=-1, solution_token_budget=-1)
+    dataset, *_ = training_set_of(tmp_path, {}, **no_limits, stages=stages % "solution_token_budget: 2")
+    assert len(dataset) == 4
+
+
+REFUSED_WITH_DATA = {
+    "unbudgeted_share is 0.5: drop the column": (
+        dict(solution_token_budget=4),
+        dict(unbudgeted_share=0.5, max_completion_length=30),
+    ),
+    "and algorithm anytime forks at the recipe's budgets": (
+        dict(thinking_token_budget=4),
+        dict(algorithm="anytime", scale_rewards="none", thinking_token_budget={"choices": [2, 4]}),
+    ),
+    "reminder_every is 6, and no limited thinking budget is larger": (
+        dict(thinking_token_budget=6),
+        dict(thinking_token_budget=9, reminder_every=6, reminder_str="left {tokens}"),
+    ),
+    "budget_instruction is 'budget {tokens}', and there is no target": (
+        dict(thinking_token_budget=-1),
+        dict(budget_instruction="budget {tokens}", max_completion_length=9),
+    ),
+    "allow rollouts of 18 tokens: leave it unset": (
+        dict(thinking_token_budget=99),
+        dict(max_completion_length=17, total_token_budget=18),
+    ),
+}
+
+
+@pytest.mark.parametrize("words", REFUSED_WITH_DATA)
+def test_a_recipe_that_does_not_go_with_its_data_is_refused_in_one_sentence(tmp_path, words):
+    columns, changes = REFUSED_WITH_DATA[words]
+    with pytest.raises(ValueError) as raised:
+        training_set_of(tmp_path, columns, **changes)
+    assert words in str(raised.value) and str(raised.value).endswith(".")
+
+
+def test_somebody_is_told(tmp_path):
+    """By a column of its own, or in one stage of several."""
+    open_ended = dict(budget_instruction="budget {tokens}", max_completion_length=9, thinking_token_budget=-1)
+    training_set_of(tmp_path, dict(thinking_token_budget=5), **open_ended)
+    training_set_of(tmp_path, dict(target_tokens=5), **open_ended)
+    training_set_of(tmp_path, {}, **open_ended, stages="{a: {share: 0.5}, b: {share: 0.5, thinking_token_budget: 4}}")
+    reminded = dict(thinking_token_budget=2, reminder_every=6, reminder_str="left {tokens}")
+    training_set_of(tmp_path, dict(thinking_token_budget=7), **reminded)
+
+
+def test_reminders_of_a_limited_budget_count_beside_no_limit(tmp_path):
+    fields = dict(
+        thinking_token_budget={"choices": [40, -1]},
+        total_token_budget=44,
+        reminder_every=4,
+        reminder_str="left {tokens}",
+    )
+    # The bridge, and 9 times left and the number: 36, ..., 12 of two digits each, 8 and 4 of one.
+    completion = 44 + 1 + 9 * 2 + 7
+    trainer = make_trainer(tmp_path, **fields)
+    assert trainer.max_completion_length == completion
+    assert _completion_tokens(trainer.args) >= completion
+    prompt = max(map(len, (tokenized([row["prompt"]], trainer)[0] for row in trainer.train_dataset)))
+    model = trainer.model.config
+    for room in (0, 1):
+        model.max_position_embeddings = prompt + completion - 1 + room
+        model.save_pretrained(tmp_path / "model")
+        given = ModelConfig(model_name_or_path=str(tmp_path / "model")), trainer._tokenizer
+        check = partial(check_context, *given, DataArguments(), trainer.args, trainer.train_dataset)
+        if room:
+            check()
+        else:
+            with pytest.raises(ValueError, match=rf"the longest rollout \({completion} tokens\)"):
+                check()
+
+
+def test_the_longest_telling_is_of_the_largest_number_that_is_told(tmp_path):
+    stages = config(
+        tmp_path,
+        thinking_token_budget={"choices": [40, -1]},
+        max_completion_length=90,
+        budget_instruction="budget {tokens}",
+    ).run_stages
+    assert _longest_instruction(make_tokenizer(), stages) == "budget 40"
 
 
 def test_a_prompt_gets_the_same_wherever_it_is_drawn():
@@ -199,6 +317,32 @@ def test_training_ends_after_the_tokens_it_was_given_and_its_rate_decays_by_them
     assert [log["learning_rate"] for log in logs] == pytest.approx([0.1 * (1 - done / 150) for done in rates], abs=1e-4)
 
 
+@pytest.mark.parametrize("limit", ["max_steps", "num_train_epochs"])
+def test_a_run_that_ends_before_its_tokens_says_so_and_names_the_stages_that_never_came(tmp_path, capsys, limit):
+    stages = {"a": {"share": 0.3}, "b": {"share": 0.3}, "c": {"share": 0.4}}
+    ends = dict(max_steps=2) if limit == "max_steps" else dict(max_steps=-1, num_train_epochs=0.5)
+    trainer = make_trainer(tmp_path, max_rollout_tokens=100_000, stages=stages, **ends)
+    trainer.train()
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"{limit} ({ends[limit]}) ended the training after {trainer.rollout_tokens} of the 100,000 tokens of "
+        f"max_rollout_tokens, which its schedules go by; of its stages b, c never came: raise {limit}."
+    )
+
+
+def test_a_run_that_ends_by_its_tokens_says_nothing(tmp_path, capsys):
+    make_trainer(tmp_path, max_rollout_tokens=50, max_steps=1000).train()
+    assert "max_rollout_tokens" not in capsys.readouterr().out
+
+
+def test_a_position_of_before_tokens_were_counted_counts_from_0(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=1)
+    trainer.train()
+    position = trainer.position()
+    assert position.pop("rollout_tokens") == trainer.rollout_tokens > 0
+    trainer.go_to(position)
+    assert trainer.rollout_tokens == 0
+
+
 def test_sampled_tokens_are_those_of_the_rollouts(tmp_path):
     trainer = make_trainer(tmp_path, max_steps=3)
     updates = recorded_training(trainer)
@@ -208,9 +352,12 @@ def test_sampled_tokens_are_those_of_the_rollouts(tmp_path):
 def test_a_run_goes_through_its_stages(tmp_path):
     stages = {
         "long": {"share": 0.5, "thinking_token_budget": 9},
-        "short": {"share": 0.5, "thinking_token_budget": 2, "reward_weights": [0.5]},
+        "short": {"share": 0.25, "thinking_token_budget": 2, "reward_weights": [0.5]},
+        "last": {"share": 0.25},
     }
     trainer = make_trainer(tmp_path, stages=stages, max_steps=4)
+    weights, reward = [], trainer._calculate_rewards
+    trainer._calculate_rewards = lambda *given: weights.append(trainer.reward_weights.tolist()) or reward(*given)
     updates = recorded_training(trainer)
-    assert [{r.budget.thinking for r in update.round.rollouts} for update in updates] == [{9}, {9}, {2}, {2}]
-    assert torch.equal(trainer.reward_weights, torch.tensor([0.5]))
+    assert [{r.budget.thinking for r in update.round.rollouts} for update in updates] == [{9}, {9}, {2}, {6}]
+    assert weights == [[1.0], [1.0], [0.5], [1.0]]
