@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -184,6 +185,23 @@ def _check_whole(checkpoint: Path, processes: int) -> None:
     if saved["processes"] != processes:
         raise CheckpointError(
             f"{checkpoint} was saved by {saved['processes']} processes, and this run has {processes}: start as many."
+        )
+
+
+def position_file(process: int) -> str:
+    """The file of a checkpoint with what `ResumableGRPOTrainer.position` says of a process."""
+    return f"elastic_position_{process}.pt"
+
+
+def check_counts_tokens(checkpoint: Path | None, max_rollout_tokens: int | None, process: int) -> None:
+    """Raises ValueError where a run ends by sampled tokens, and its checkpoint is from before they were counted."""
+    if checkpoint is None or max_rollout_tokens is None:
+        return
+    position = torch.load(checkpoint / position_file(process), map_location="cpu", mmap=True, weights_only=True)
+    if "rollout_tokens" not in position:
+        raise ValueError(
+            f"max_rollout_tokens is {max_rollout_tokens}, and {checkpoint} is of an earlier version, which did not "
+            f"count sampled tokens: leave it unset, or train anew in another output_dir."
         )
 
 

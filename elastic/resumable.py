@@ -24,6 +24,7 @@ from trl.trainer.utils import RepeatSampler
 from elastic.checkpoints import (
     clear_unfinished,
     is_of_the_disk,
+    position_file,
     put_in_place,
     remove_old_checkpoints,
     unfinished_folder,
@@ -113,13 +114,9 @@ class ResumableGRPOTrainer(GRPOTrainer):
         """Go to where the checkpoint was saved, once transformers has put everything at its start."""
         self.saved_step = self.state.global_step
         if self._checkpoint is not None:
-            path = self._checkpoint / self._position_file
+            path = self._checkpoint / position_file(self.args.process_index)
             position = torch.load(path, map_location="cpu", weights_only=True)
             self.go_to(send_to_device(position, self.accelerator.device))
-
-    @property
-    def _position_file(self) -> str:
-        return f"elastic_position_{self.args.process_index}.pt"
 
     @property
     def is_over(self) -> bool:
@@ -191,7 +188,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
         try:
             with self._deepspeed_writes_noted():
                 super()._save_checkpoint(model, trial)
-            torch.save(self.position(), folder / self._position_file)
+            torch.save(self.position(), folder / position_file(self.args.process_index))
         finally:
             self._is_saving = False
         if self._failed_writes:

@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from elastic import setup
     from elastic.anytime import AnytimeTrainer
     from elastic.checkpoints import (
+        check_counts_tokens,
         check_same_checkpoint,
         checkpoint_to_resume,
         claim_output_dir,
@@ -68,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         setup.check_solutions(run.reward_funcs, dataset)
         setup.check_context(model, tokenizer, data, config, dataset)
         checkpoint = checkpoint_to_resume(run.resume, config.output_dir, config.world_size)
+        check_counts_tokens(checkpoint, config.max_rollout_tokens, config.process_index)
         if config.process_index == 0:
             claim_output_dir(config.output_dir, run_identity(data, run, model, config))
             stopped_mark(config.output_dir).unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from trainer_fixtures import write_problems
 from elastic import checkpoints
 from elastic.arguments import RunArguments
 from elastic.checkpoints import (
+    check_counts_tokens,
     checkpoint_to_resume,
     claim_output_dir,
     clear_unfinished,
@@ -173,6 +174,18 @@ def test_a_checkpoint_may_be_named_and_more_steps_asked_for(undisturbed, folder)
     run.start("--resume", str(run.dir / "checkpoint-8"), "--max_steps", "10")
     assert [log["step"] for log in run.history] == list(range(1, 11))
     assert [log["loss"] for log in run.history[:9]] == [log["loss"] for log in undisturbed.history]
+
+
+def test_a_checkpoint_from_before_tokens_were_counted_is_no_way_on_where_they_end_the_run(tmp_path):
+    checkpoint = tmp_path / "checkpoint-3"
+    checkpoint.mkdir()
+    torch.save({"micro_steps": 3}, checkpoint / "elastic_position_1.pt")
+    check_counts_tokens(None, 500, process=1)
+    check_counts_tokens(checkpoint, None, process=1)
+    with pytest.raises(ValueError, match=r"max_rollout_tokens is 500, and .*checkpoint-3 is of an earlier version"):
+        check_counts_tokens(checkpoint, 500, process=1)
+    torch.save({"rollout_tokens": 0}, checkpoint / "elastic_position_1.pt")
+    check_counts_tokens(checkpoint, 500, process=1)
 
 
 def test_going_back_to_an_earlier_step_sets_the_later_ones_aside(undisturbed, folder, capfd):
