@@ -142,5 +142,5 @@ PATHS = Task(
     learned_loss=0.05,
     cut_rate=0.1,
     architecture={"hidden_size": 160, "intermediate_size": 448, "num_hidden_layers": 3, "num_attention_heads": 4},
-    cold_start=ColdStart(cold_start_steps=3000, most_concise_steps=500, batch_tokens=1024, learning_rate=2e-3),
+    cold_start=ColdStart(cold_start_steps=4500, most_concise_steps=700, batch_tokens=768, learning_rate=2e-3),
 )
