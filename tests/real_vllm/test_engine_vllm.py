@@ -230,7 +230,7 @@ def test_on_the_v2_model_runner_too(model_dir, hf_model):
 
 
 def test_forks_equal_the_other_engines_and_find_their_chain_in_the_cache(llm, hf_model):
-    prompts, cuts = make_prompts(12, seed=3), [0, 5, 40, 80, 120, 160, 200]
+    prompts, cuts = make_prompts(80, seed=3), [0, 5, 40, 80, 120, 160, 200]
     engine = VLLMEngine(llm, TOKENS)
     chains = engine.generate(prompts, [Budget(200, 10)] * len(prompts), GREEDY)
     assert sum(chain.thinking_tokens > 120 for chain in chains) >= 4
@@ -243,7 +243,8 @@ def test_forks_equal_the_other_engines_and_find_their_chain_in_the_cache(llm, hf
     # All but what does not fill a block of 32, and the last token, which is always computed.
     assert engine.cached_tokens >= engine.prompt_tokens - 33 * len(sampled)
     other = engine_of(hf_model)
-    theirs = other.fork(other.generate(prompts, [Budget(200, 10)] * 12, GREEDY), cuts, Budget(solution=10), GREEDY)
+    thought = other.generate(prompts, [Budget(200, 10)] * len(prompts), GREEDY)
+    theirs = other.fork(thought, cuts, Budget(solution=10), GREEDY)
     assert [list(map(segments, own)) for own in forks] == [list(map(segments, own)) for own in theirs]
     alone = engine.generate(prompts, [Budget(80, 10)] * len(prompts), GREEDY)
     assert [segments(own[3]) for own in forks] == [segments(rollout) for rollout in alone]
