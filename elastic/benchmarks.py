@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
-from elastic.arguments import ProblemArguments, RewardArguments, naming, typed
+from elastic.arguments import ProblemArguments, RewardArguments
 from elastic.evaluation_arguments import EvaluationArguments, GridArguments, RatingArguments
+from elastic.parsing import naming, typed
 
 # What an entry of `benchmarks` may set: the data, how they are asked and graded, and the budgets.
 ENTRY_FIELDS = {

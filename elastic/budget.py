@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import yaml
 
 UNLIMITED = -1
+# Where a text that tells a number of tokens has it.
+_NUMBER = "{tokens}"
 
 
 def validated_budget(value: object, name: str) -> int:
@@ -27,6 +29,16 @@ def validated_budget(value: object, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < UNLIMITED:
         raise ValueError(f"{name} is {value!r}: give a whole number of tokens, 0 or more, or -1 for no limit.")
     return value
+
+
+def has_number(text: object) -> bool:
+    """Whether `text` says with {tokens} where a number of tokens goes."""
+    return isinstance(text, str) and _NUMBER in text
+
+
+def with_number(text: str, tokens: int) -> str:
+    """`text` with the number in the place of {tokens}."""
+    return text.replace(_NUMBER, str(tokens))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,19 +163,14 @@ class BudgetDistribution:
         """One budget. `log_uniform` draws the logarithm uniformly over [lo, hi + 1) and rounds down."""
         if self.choices:
             return rng.choices(self.choices, self.weights)[0]
-        if self.log:
-            drawn = math.exp(rng.uniform(math.log(self.low), math.log(self.high + 1)))
-            return min(int(drawn), self.high)
-        return rng.randint(self.low, self.high)
+        return self._at(rng.random()) if self.log else rng.randint(self.low, self.high)
 
     @property
     def shares(self) -> dict[int, float]:
         """The share of each choice, ascending; no limit comes last. Empty for a range."""
-        total, ascending = (
-            sum(self.weights),
-            sorted(set(self.choices), key=lambda choice: (choice == UNLIMITED, choice)),
-        )
         weighted = list(zip(self.choices, self.weights, strict=True))
+        ascending = sorted(set(self.choices), key=lambda choice: (choice == UNLIMITED, choice))
+        total = sum(self.weights)
         return {each: sum(weight for choice, weight in weighted if choice == each) / total for each in ascending}
 
     def cuts(self, count: int, rng: random.Random) -> list[int]:
@@ -171,11 +178,14 @@ class BudgetDistribution:
         equally likely parts of the range."""
         if self.choices:
             return list(self.shares)
-        places = [(part + rng.random()) / count for part in range(count)]
+        return [self._at((part + rng.random()) / count) for part in range(count)]
+
+    def _at(self, place: float) -> int:
+        """The budget of a range that a share of `place` lies below, from 0 up to 1."""
         if self.log:
             bottom, top = math.log(self.low), math.log(self.high + 1)
-            return [min(int(math.exp(bottom + place * (top - bottom))), self.high) for place in places]
-        return [self.low + int(place * (self.high - self.low + 1)) for place in places]
+            return min(int(math.exp(bottom + (top - bottom) * place)), self.high)
+        return self.low + int(place * (self.high - self.low + 1))
 
 
 def _read_yaml(text: str, name: str) -> object:
@@ -229,7 +239,7 @@ class Reminders:
 
         @functools.cache
         def ids_of(left: int) -> tuple[int, ...]:
-            return inserted_ids(tokenizer, text.replace("{tokens}", str(left)), "reminder_str")
+            return inserted_ids(tokenizer, with_number(text, left), "reminder_str")
 
         ids_of(_ALL_DIGITS)
         return cls(every, text, ids_of)

@@ -18,8 +18,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from elastic.arguments import ProblemArguments, naming, read_recipe
+from elastic.arguments import ProblemArguments
 from elastic.data import load_problems
+from elastic.parsing import naming, read_recipe
 from elastic.problem_text import literal_texts
 
 N_WORDS = 13

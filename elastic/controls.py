@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from elastic.budget import UNLIMITED, Budget, ReasoningTokens, Reminders, count_marker, inserted_ids
+from elastic.budget import UNLIMITED, Budget, ReasoningTokens, Reminders, count_marker, inserted_ids, with_number
 from elastic.engines.engine import Engine
 from elastic.evaluation_arguments import EvaluationArguments
 from elastic.results import Control
@@ -131,7 +131,7 @@ def _prompt(arguments: EvaluationArguments) -> list[Cell]:
 
 
 def _instruction(arguments: EvaluationArguments, t: int) -> str:
-    return arguments.budget_instruction.replace("{tokens}", str(t))
+    return with_number(arguments.budget_instruction, t)
 
 
 def _told_settings(arguments: EvaluationArguments, t: int) -> dict[str, Any]:

@@ -28,7 +28,8 @@ PROBLEM_COLUMNS = ("problem", "question", "prompt")
 ANSWER_COLUMNS = ("answer", "solution")
 TESTS_COLUMNS = ("tests",)
 ID_COLUMNS = ("problem_id", "unique_id", "id")
-BUDGET_COLUMNS = ("thinking_token_budget", "solution_token_budget")
+# Of each phase, its budget.
+BUDGET_COLUMNS = {"thinking": "thinking_token_budget", "solution": "solution_token_budget"}
 
 # Names that the row itself, a rollout, or TRL's call of a reward function gives a meaning to. A source column of such a
 # name would be overwritten, or would be a second argument of that name.
@@ -359,7 +360,7 @@ def _row_names(columns: Sequence[str], sources: _Sources, dataset_name: str) -> 
 
 def _budgets(record: Mapping[str, Any], columns: Sequence[str]) -> dict[str, int]:
     budgets = {}
-    for name in BUDGET_COLUMNS:
+    for name in BUDGET_COLUMNS.values():
         if name in columns:
             if name not in record:
                 raise ValueError(

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from elastic.arguments import parse, sentence_on_error
 from elastic.evaluation_arguments import EvaluationArguments
+from elastic.parsing import parse, sentence_on_error
 
 PROG = "python -m elastic.evaluate"
 FAILURE_EXIT_CODE = 1

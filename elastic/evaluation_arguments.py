@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from elastic.arguments import GradingArguments, MarkerArguments, ProblemArguments, RewardArguments, check_rate
-from elastic.budget import UNLIMITED, validated_budget
+from elastic.budget import UNLIMITED, has_number, validated_budget
 from elastic.engine_arguments import EngineArguments, EvaluatedModelArguments
 from elastic.page import DEFAULT_GENERATIONS
 from elastic.records import FILE_SUFFIXES
@@ -319,7 +319,7 @@ class EvaluationArguments(
             )
         if self.s1_close_str.count("{end}") != 1:
             raise ValueError(f"s1_close_str is {self.s1_close_str!r}: write {{end}} once, for the end marker.")
-        if "{tokens}" not in self.budget_instruction:
+        if not has_number(self.budget_instruction):
             raise ValueError(
                 f"budget_instruction is {self.budget_instruction!r}: write {{tokens}} where the budget goes."
             )

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from elastic.arguments import parse, sentence_on_error
+from elastic.parsing import parse, sentence_on_error
 from elastic.report import checked_output_dir
 
 PROG = "python -m elastic.export"

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from elastic.arguments import DataArguments, Parser, RunArguments, parse, sentence_on_error
+from elastic.arguments import DataArguments, RunArguments
+from elastic.parsing import Parser, parse, sentence_on_error
 
 PROG = "python -m elastic.plan"
 DESCRIPTION = (

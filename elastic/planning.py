@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from trl import ModelConfig
 
 from elastic.arguments import DataArguments
+from elastic.budget import with_number
 from elastic.config import ElasticConfig
 from elastic.engines.transformers import key_width
 from elastic.machine import Machine
@@ -131,7 +132,7 @@ def _completion_tokens(config: ElasticConfig) -> int:
     t = max(stage.thinking.largest_limit for stage in config.run_stages)
     inserted = len((config.wrap_up_str + config.reasoning_end_str).encode())
     if config.reminder_every and t > 0:
-        reminder = config.reminder_str.replace("{tokens}", str(t)).encode()
+        reminder = with_number(config.reminder_str, t).encode()
         inserted += (t - 1) // config.reminder_every * len(reminder)
     return config.longest_rollout + inserted
 

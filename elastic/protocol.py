@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from elastic.arguments import naming
 from elastic.benchmarks import benchmark_arguments, benchmark_named
 from elastic.engines.crossed import CrossedEngine
 from elastic.engines.server import first_model
@@ -17,6 +16,7 @@ from elastic.evaluation_engine import load_engine, reasoning_tokens
 from elastic.files import alone_in
 from elastic.generations import Generations
 from elastic.model_source import ModelSource, find_model, load_tokenizer
+from elastic.parsing import naming
 from elastic.rating import check_ratings
 from elastic.report import checked_output_dir
 from elastic.results import GENERATIONS_NAME

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from elastic.arguments import sentence_on_error
 from elastic.files import replace_file
 from elastic.page import DEFAULT_GENERATIONS
 from elastic.page.build import PAGE_NAME, write_page
+from elastic.parsing import sentence_on_error
 from elastic.results import Run, read_runs
 
 PROG = "python -m elastic.report"

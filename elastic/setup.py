@@ -15,7 +15,7 @@ from trl import ModelConfig, get_peft_config
 
 from elastic import model_source
 from elastic.arguments import DataArguments, RunArguments
-from elastic.budget import UNLIMITED, ReasoningTokens, inserted_ids
+from elastic.budget import UNLIMITED, ReasoningTokens, inserted_ids, with_number
 from elastic.config import ElasticConfig
 from elastic.data import BUDGET_COLUMNS, prompt_token_ids, selected_problems
 from elastic.engines.transformers import context_length
@@ -139,7 +139,7 @@ def _as_dataset(rows: list[dict], name: str) -> Dataset:
 
 
 def _check_budget_columns(dataset: Dataset, name: str, config: ElasticConfig) -> None:
-    own = [column for column in BUDGET_COLUMNS if column in dataset.column_names]
+    own = [column for column in BUDGET_COLUMNS.values() if column in dataset.column_names]
     if own and config.algorithm == "anytime":
         raise ValueError(f"{name} has a column {own[0]}, and algorithm anytime forks at the recipe's budgets: drop it.")
     if own and config.unbudgeted_share:
@@ -242,7 +242,7 @@ def _longest_instruction(tokenizer: PreTrainedTokenizerBase, stages: Sequence[St
     texts = [""]
     for stage in stages:
         numbers = [1, stage.thinking.largest_limit, *([] if stage.targets is None else [stage.targets.largest])]
-        texts.append(stage.instruction.replace("{tokens}", str(max(numbers))))
+        texts.append(with_number(stage.instruction, max(numbers)))
         inserted_ids(tokenizer, texts[-1], "budget_instruction")
     return max(texts, key=len)
 

@@ -13,15 +13,23 @@ from typing import Any
 
 from datasets import Dataset
 
-from elastic.budget import UNLIMITED, Budget, BudgetDistribution, ReasoningTokens, draw_budget, validated_budget
+from elastic.budget import (
+    UNLIMITED,
+    Budget,
+    BudgetDistribution,
+    ReasoningTokens,
+    draw_budget,
+    has_number,
+    validated_budget,
+    with_number,
+)
+from elastic.data import BUDGET_COLUMNS
 from elastic.problem_text import asking
 
 FIELDS = (
     *("thinking_token_budget", "solution_token_budget", "total_token_budget"),
     *("target_tokens", "budget_instruction", "reward_weights"),
 )
-
-_BUDGET_COLUMNS = {"thinking": "thinking_token_budget", "solution": "solution_token_budget"}
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,7 @@ def with_columns(stages: Sequence[Stage], dataset: Dataset) -> list[Stage]:
     """The stages with the budgets of the data set's own columns, where it has them, in the place of theirs."""
     own = {
         phase: BudgetDistribution.parse({"choices": sorted(set(dataset[column]))}, column)
-        for phase, column in _BUDGET_COLUMNS.items()
+        for phase, column in BUDGET_COLUMNS.items()
         if column in dataset.column_names
     }
     return [replace(stage, **own) for stage in stages]
@@ -150,7 +158,7 @@ class Assignment:
 
     def of(self, row: Mapping[str, Any]) -> Assignment:
         """With what the columns of a row say themselves."""
-        own = {phase: row[column] for phase, column in _BUDGET_COLUMNS.items() if column in row}
+        own = {phase: row[column] for phase, column in BUDGET_COLUMNS.items() if column in row}
         target = row.get("target_tokens")
         return Assignment(replace(self.budget, **own), self.target if target is None else target)
 
@@ -159,7 +167,7 @@ class Assignment:
         row = dict(row) if self.target is None else {**row, "target_tokens": self.target}
         tokens = self.budget.thinking if self.target is None else self.target
         if instruction and tokens != UNLIMITED:
-            row["prompt"] = asking(row["prompt"], instruction.replace("{tokens}", str(tokens)))
+            row["prompt"] = asking(row["prompt"], with_number(instruction, tokens))
         return row
 
 
@@ -196,7 +204,7 @@ def _share(share: object, name: str) -> float:
 
 
 def _instruction(text: object, name: str) -> str:
-    if isinstance(text, str) and (not text or "{tokens}" in text):
+    if text == "" or has_number(text):
         return text
     raise ValueError(f"{name} is {text!r}: put {{tokens}} where the number goes, as in Think for {{tokens}} tokens.")
 

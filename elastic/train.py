@@ -13,15 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from elastic.anytime_arguments import AnytimeArguments
-from elastic.arguments import (
-    BudgetArguments,
-    DataArguments,
-    GradingArguments,
-    Parser,
-    RunArguments,
-    parse,
-    sentence_on_error,
-)
+from elastic.arguments import BudgetArguments, DataArguments, GradingArguments, RunArguments
+from elastic.parsing import Parser, parse, sentence_on_error
 
 PROG = "python -m elastic.train"
 SIGTERM_EXIT_CODE = 143
@@ -56,8 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     from elastic.config import ElasticConfig
     from elastic.engines.transformers import refuse_unsupported
-    from elastic.stopping import stop_with_launcher, stopped_mark
-    from elastic.tracking import start_wandb
+    from elastic.stopping import stop_with_launcher
     from elastic.trainer import ElasticGRPOTrainer
 
     stop_with_launcher()
@@ -72,15 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_counts_tokens(checkpoint, config.max_rollout_tokens, config.process_index)
         if config.process_index == 0:
             claim_output_dir(config.output_dir, run_identity(data, run, model, config))
-            stopped_mark(config.output_dir).unlink(missing_ok=True)
-            start_wandb(
-                config.report_to,
-                project=run.wandb_project,
-                entity=run.wandb_entity,
-                name=config.run_name,
-                folder=config.output_dir,
-                resumed=checkpoint is not None,
-            )
+            begin_records(run, config, resumed=checkpoint is not None)
 
     with sentence_on_error(PROG):
         trainer_of = {"grpo": ElasticGRPOTrainer, "anytime": AnytimeTrainer}
@@ -102,6 +86,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         if config.process_index == 0 and (aside := set_later_checkpoints_aside(config.output_dir, checkpoint)):
             trainer.say(f"The later checkpoints are set aside: {', '.join(path.name for path in aside)}.")
     run_to_the_end(trainer, checkpoint)
+
+
+def begin_records(run: RunArguments, config, resumed: bool) -> None:
+    """W&B, and no mark of an earlier stop."""
+    from elastic.stopping import stopped_mark
+    from elastic.tracking import start_wandb
+
+    stopped_mark(config.output_dir).unlink(missing_ok=True)
+    start_wandb(
+        config.report_to,
+        project=run.wandb_project,
+        entity=run.wandb_entity,
+        name=config.run_name,
+        folder=config.output_dir,
+        resumed=resumed,
+    )
 
 
 def run_to_the_end(trainer, checkpoint: Path | None) -> None:

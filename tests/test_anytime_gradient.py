@@ -52,15 +52,15 @@ class TableEngine(Engine):
         self.rng = np.random.default_rng(1)
         self.cumulative = {kind: probabilities(kind).cumsum(axis=1) for kind in LOGITS}
 
-    def grow(self, builders, sampling, seed, streams, on_rollout, on_step, keep_thinking):
+    def grow(self, builders, how):
         for row, builder in enumerate(builders):
             while not builder.finished:
                 if builder.forced_token is not None:
                     builder.insert()
                 else:
                     builder.sample(self.next_token(builder), 0.0, 0.0)
-            if on_rollout is not None:
-                on_rollout(row, builder.build())
+            if how.on_rollout is not None:
+                how.on_rollout(row, builder.build())
         return [builder.build() for builder in builders]
 
     def next_token(self, builder):

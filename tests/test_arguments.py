@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from elastic.arguments import BudgetArguments, DataArguments, RunArguments, parse, read_recipe
+from elastic.arguments import BudgetArguments, DataArguments, RunArguments
 from elastic.budget import BudgetDistribution
+from elastic.parsing import parse, read_recipe
 
 PROG = "python -m elastic.something"
 
@@ -327,7 +328,7 @@ def test_help_names_every_field_and_exits_well(capsys):
 
 def test_a_mistyped_recipe_needs_neither_torch_nor_trl():
     code = (
-        "import sys\nfrom elastic.arguments import *\n"
+        "import sys\nfrom elastic.arguments import *\nfrom elastic.parsing import parse\n"
         "try:\n    parse((DataArguments, RunArguments, BudgetArguments), ['--config', 'no.yaml'], prog='p')\n"
         "except SystemExit as stop:\n    assert stop.code == 2\n"
         "print(sorted({'torch', 'trl', 'datasets'} & set(sys.modules)))"

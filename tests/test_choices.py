@@ -6,8 +6,9 @@ from collections import Counter
 import pytest
 import yaml
 
-from elastic.arguments import DataArguments, parse
+from elastic.arguments import DataArguments
 from elastic.data import load_problems, selected_problems
+from elastic.parsing import parse
 from rewards.choice_reward import choice_reward
 
 COLUMNS = ["Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"]

@@ -19,7 +19,6 @@ from transformers import LlamaForCausalLM
 from word_model import TEMPLATE, save_word_model
 
 from elastic import evaluate, export
-from elastic.arguments import parse
 from elastic.budget import Budget
 from elastic.controls import Cell, grid
 from elastic.evaluation import Evaluation
@@ -27,6 +26,7 @@ from elastic.evaluation_arguments import EvaluationArguments
 from elastic.evaluation_cells import Provenance, summarise
 from elastic.evaluation_engine import load_engine
 from elastic.model_source import ModelSource, find_model
+from elastic.parsing import parse
 from elastic.results import CELL_FIELDS, Control
 from elastic.rollout import Sampling
 

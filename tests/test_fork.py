@@ -14,6 +14,7 @@ from test_requested import LONG_MARKERS, ONE_TOKEN_MARKERS, chooser, goes_on, st
 from tiny_models import CONFIGS, CONTEXT, tiny
 
 from elastic.budget import UNLIMITED, Budget, ReasoningTokens
+from elastic.engines.engine import Growth
 from elastic.engines.requested import Answer, RequestEngine
 from elastic.engines.transformers import TransformersEngine
 from elastic.rollout import Sampling, ThinkingStopReason
@@ -189,7 +190,7 @@ def test_rollouts_that_think_on_are_the_references(wait):
     closed = [chain for chain in chains if chain.thinking_stop_reason == "natural"]
     assert len(closed) >= 3
     builders = [RolloutBuilder.think_on(chain, wait, CONTEXT) for chain in closed]
-    thought = engine.grow(builders, GREEDY, 0, range(len(builders)), None, None, 0)
+    thought = engine.grow(builders, Growth(GREEDY, 0, range(len(builders))))
     for before, after in zip(closed, thought, strict=True):
         there = [*before.thinking_ids[:-2], *wait]
         assert segments(after) == thought_on(remembered(model), before.prompt_ids, there, len(wait), Budget(31, 6))

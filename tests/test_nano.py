@@ -333,5 +333,5 @@ def test_help_needs_no_torch():
         "try:\n    main(['--help'])\nfinally:\n    print('torch' in sys.modules, file=sys.stderr)"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert result.returncode == 0 and "--cold_start_steps" in result.stdout
+    assert result.returncode == 0 and "--cold_start_steps" in result.stdout and "--difficulty" in result.stdout
     assert result.stderr.strip().endswith("False")

@@ -14,12 +14,13 @@ from trl import ModelConfig
 from word_model import save_word_model
 
 from elastic import evaluate
-from elastic.arguments import DataArguments, RunArguments, parse
+from elastic.arguments import DataArguments, RunArguments
 from elastic.benchmarks import benchmark_arguments
 from elastic.config import ElasticConfig
 from elastic.controls import grid
 from elastic.evaluation import load_prompts
 from elastic.evaluation_arguments import EvaluationArguments
+from elastic.parsing import parse
 from elastic.protocol import rewards_of
 from elastic.setup import training_rewards
 from elastic.stages import stage_at

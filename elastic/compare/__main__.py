@@ -18,9 +18,10 @@ from pathlib import Path
 import yaml
 from tqdm.auto import tqdm
 
-from elastic.arguments import DataArguments, RunArguments, parse, sentence_on_error
+from elastic.arguments import DataArguments, RunArguments
 from elastic.compare.arguments import CompareArguments
 from elastic.compare.plan import Plan, Step, plan
+from elastic.parsing import parse, sentence_on_error
 
 PROG = "python -m elastic.compare"
 FAILURE_EXIT_CODE = 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from elastic.arguments import naming, read_recipe, typed
 from elastic.benchmarks import benchmark_arguments
 from elastic.evaluation_arguments import EvaluationArguments
+from elastic.parsing import from_yaml, naming, read_recipe, typed
 from elastic.results import Control
 
 BASE = "base"
@@ -282,11 +281,8 @@ def _check_file(path: str, name: str) -> None:
 
 
 def _mapping(value: Mapping | str | None, name: str) -> dict | None:
-    """A mapping as a recipe gives it, or as JSON from a command line."""
-    try:
-        value = json.loads(value) if isinstance(value, str) else value
-    except json.JSONDecodeError:
-        value = str(value)
+    """A mapping as a recipe gives it, or as YAML from a command line."""
+    value = from_yaml(value, name)
     if value is not None and not isinstance(value, dict):
         raise ValueError(f"{name} is {value!r}: give a mapping, such as {{name: value}}.")
     return value

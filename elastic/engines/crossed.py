@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from elastic.engines.engine import Engine, OnRollout, OnStep, base_stream, later_stream
-from elastic.rollout import Rollout, Sampling
+from elastic.engines.engine import Engine, Growth, base_stream, later_stream
+from elastic.rollout import Rollout
 from elastic.rollout_builder import RolloutBuilder
 
 
@@ -27,28 +27,20 @@ class CrossedEngine(Engine):
         bounds = (thinker.context_length, solver.context_length)
         self.context_length = min((bound for bound in bounds if bound is not None), default=None)
 
-    def grow(
-        self,
-        builders: Sequence[RolloutBuilder],
-        sampling: Sampling,
-        seed: int,
-        streams: Sequence[int],
-        on_rollout: OnRollout | None,
-        on_step: OnStep | None,
-        keep_thinking: int,
-    ) -> list[Rollout]:
-        builders, streams = list(builders), list(streams)
+    def grow(self, builders: Sequence[RolloutBuilder], how: Growth) -> list[Rollout]:
+        builders, streams = list(builders), list(how.streams)
         open_rows = [row for row, builder in enumerate(builders) if builder.thinking_stop_reason is None]
         budgets = [builders[row].budget for row in open_rows]
         for row in open_rows:
             builders[row].budget = replace(builders[row].budget, solution=0, carry_over=False)
         chains = self.thinker.grow(
-            [builders[row] for row in open_rows], sampling, seed, [streams[row] for row in open_rows], None, on_step, 0
+            [builders[row] for row in open_rows],
+            Growth(how.sampling, how.seed, [streams[row] for row in open_rows], on_step=how.on_step),
         )
         for row, budget, chain in zip(open_rows, budgets, chains, strict=True):
             builders[row] = RolloutBuilder.fork(chain, budget, self.context_length)
             streams[row] = later_stream(base_stream(streams[row]), builders[row])
-        return self.solver.grow(builders, sampling, seed, streams, on_rollout, on_step, keep_thinking)
+        return self.solver.grow(builders, replace(how, streams=streams))
 
     def forget(self) -> None:
         self.thinker.forget()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from numbers import Integral
 
 from elastic.budget import Budget, ReasoningTokens
@@ -15,6 +15,18 @@ OnRollout = Callable[[int, Rollout], None]
 OnStep = Callable[[], None]
 # Random streams of rows number below this; those of what goes on from a rollout lie above (see later_stream).
 _STREAMS = 2**32
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """How rollouts go on, of which there is one for each of `streams`: as the arguments of `Engine.generate` say."""
+
+    sampling: Sampling
+    seed: int
+    streams: Sequence[int]
+    on_rollout: OnRollout | None = None
+    on_step: OnStep | None = None
+    keep_thinking: int = 0
 
 
 class Engine(ABC):
@@ -65,7 +77,7 @@ class Engine(ABC):
         ]
         self.forget()
         streams = range(len(builders)) if streams is None else streams
-        return self.grow(builders, sampling, seed, streams, on_rollout, on_step, keep_thinking)
+        return self.grow(builders, Growth(sampling, seed, streams, on_rollout, on_step, keep_thinking))
 
     def fork(
         self,
@@ -106,7 +118,7 @@ class Engine(ABC):
         forks = _Forks(self, budget, tokens or self.tokens, on_rollout)
         for place, (rollout, own_cuts, stream) in enumerate(zip(rollouts, cuts_of, streams, strict=True)):
             forks.add(place, rollout, own_cuts, stream)
-        self.grow(forks.builders, sampling, seed, forks.streams, forks.finish, on_step, 0)
+        self.grow(forks.builders, Growth(sampling, seed, forks.streams, forks.finish, on_step))
         return forks.of_rollouts
 
     def think_on(
@@ -130,20 +142,11 @@ class Engine(ABC):
         numbers = range(len(builders)) if streams is None else streams
         streams = [later_stream(*row) for row in zip(numbers, builders, strict=True)]
         keep_thinking = max((len(builder.interjected) + builder.budget.thinking for builder in builders), default=0)
-        return self.grow(builders, sampling, seed, streams, None, on_step, keep_thinking)
+        return self.grow(builders, Growth(sampling, seed, streams, None, on_step, keep_thinking))
 
     @abstractmethod
-    def grow(
-        self,
-        builders: Sequence[RolloutBuilder],
-        sampling: Sampling,
-        seed: int,
-        streams: Sequence[int],
-        on_rollout: OnRollout | None,
-        on_step: OnStep | None,
-        keep_thinking: int,
-    ) -> list[Rollout]:
-        """Let the policy go on with each of `builders` until its rollout has finished; see `generate` for the rest."""
+    def grow(self, builders: Sequence[RolloutBuilder], how: Growth) -> list[Rollout]:
+        """Let the policy go on with each of `builders` until its rollout has finished."""
 
     def forget(self) -> None:  # noqa: B027
         """Drop what was kept for forks: the weights change, or other rollouts come."""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from elastic.budget import UNLIMITED, ReasoningTokens
-from elastic.engines.engine import Engine, OnRollout, OnStep
+from elastic.engines.engine import Engine, Growth, OnRollout, OnStep
 from elastic.rollout import Rollout, Sampling
 from elastic.rollout_builder import RolloutBuilder
 
@@ -167,20 +167,16 @@ class RequestEngine(Engine):
 
     one_pass: bool = False
 
-    def grow(
-        self,
-        builders: Sequence[RolloutBuilder],
-        sampling: Sampling,
-        seed: int,
-        streams: Sequence[int],
-        on_rollout: OnRollout | None,
-        on_step: OnStep | None,
-        keep_thinking: int,
-    ) -> list[Rollout]:
+    def grow(self, builders: Sequence[RolloutBuilder], how: Growth) -> list[Rollout]:
         rollouts = RequestedRollouts(
-            builders, self.tokens, seed=seed, streams=streams, one_pass=self.one_pass, on_rollout=on_rollout
+            builders,
+            self.tokens,
+            seed=how.seed,
+            streams=how.streams,
+            one_pass=self.one_pass,
+            on_rollout=how.on_rollout,
         )
-        self._answer_all(rollouts, sampling, on_step)
+        self._answer_all(rollouts, how.sampling, how.on_step)
         return rollouts.finished()
 
     @abstractmethod

@@ -17,10 +17,10 @@ from transformers.cache_utils import get_layer_types_and_kwargs
 
 from elastic.budget import ReasoningTokens
 from elastic.engines.batch import Batch, CachedModel
-from elastic.engines.engine import Engine, OnRollout, OnStep
+from elastic.engines.engine import Engine, Growth, OnStep
 from elastic.engines.kv_cache import KeptPrefixes, Prefix
 from elastic.engines.sampler import Sampler
-from elastic.rollout import Rollout, Sampling
+from elastic.rollout import Rollout
 from elastic.rollout_builder import RolloutBuilder
 
 # Fewer rows than these are decoded together, however different their prefixes: a step costs nearly as much for one.
@@ -66,22 +66,13 @@ class TransformersEngine(Engine):
         )
 
     @torch.no_grad()
-    def grow(
-        self,
-        builders: Sequence[RolloutBuilder],
-        sampling: Sampling,
-        seed: int,
-        streams: Sequence[int],
-        on_rollout: OnRollout | None,
-        on_step: OnStep | None,
-        keep_thinking: int,
-    ) -> list[Rollout]:
+    def grow(self, builders: Sequence[RolloutBuilder], how: Growth) -> list[Rollout]:
         rollouts: dict[int, Rollout] = {}
 
         def finish(row: int) -> Rollout:
             rollouts[row] = builders[row].build()
-            if on_rollout is not None:
-                on_rollout(row, rollouts[row])
+            if how.on_rollout is not None:
+                how.on_rollout(row, rollouts[row])
             return rollouts[row]
 
         for row in [row for row, builder in enumerate(builders) if builder.finished]:
@@ -91,12 +82,12 @@ class TransformersEngine(Engine):
         # What is kept, what is prefilled for forks and what is decoded have a third of the memory each.
         third = self.max_batch_tokens // 3
         forks = any(builder.source is not None for builder in builders)
-        batch_tokens = third if forks else 2 * third if keep_thinking else self.max_batch_tokens
-        self._kept = self._kept or (KeptPrefixes(third) if keep_thinking else None)
+        batch_tokens = third if forks else 2 * third if how.keep_thinking else self.max_batch_tokens
+        self._kept = self._kept or (KeptPrefixes(third) if how.keep_thinking else None)
         try:
             for rows in self._slices(builders, batch_tokens):
-                sampler = Sampler(sampling, seed, [streams[row] for row in rows], self.device)
-                self._decode(rows, builders, sampler, finish, on_step, keep_thinking)
+                sampler = Sampler(how.sampling, how.seed, [how.streams[row] for row in rows], self.device)
+                self._decode(rows, builders, sampler, finish, how.on_step, how.keep_thinking)
         finally:
             for module in was_training:
                 module.training = True

@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from elastic.arguments import parse, sentence_on_error
 from elastic.nano.arguments import NanoArguments
 from elastic.nano.task import Problem, draw_problems, rows
+from elastic.parsing import parse, sentence_on_error
 
 PROG = "python -m elastic.nano"
 _MADE = ("base/config.json", "base/model.safetensors", "base/tokenizer.json", "train.jsonl", "test.jsonl")
