@@ -182,6 +182,11 @@ class ElasticConfig(AnytimeArguments, BudgetArguments, GradingArguments, GRPOCon
     def _check_budgets(self):
         length = self.max_completion_length
         check_rate(self.unbudgeted_share, "unbudgeted_share")
+        if self.unbudgeted_share == 1:
+            raise ValueError(
+                "unbudgeted_share is 1, and no rollout would have a budget: give less, or leave it out with "
+                "thinking_token_budget and solution_token_budget."
+            )
         if self.unbudgeted_share and self.longest_rollout is None:
             raise ValueError(
                 f"unbudgeted_share is {self.unbudgeted_share}, and nothing ends these rollouts: set "

@@ -169,7 +169,7 @@ def _check_someone_is_told(stages: Sequence[Stage], dataset: Dataset, config: El
         )
     telling = [stage for stage in stages if stage.instruction]
     told = [stage for stage in telling if stage.targets is not None or stage.thinking.largest_limit != UNLIMITED]
-    if telling and not told and "target_tokens" not in dataset.column_names:
+    if telling and not told and not own_targets(dataset):
         raise ValueError(
             f"budget_instruction is {telling[0].instruction!r}, and there is no target and no limited thinking budget "
             f"that it could tell: give target_tokens or thinking_token_budget, or leave it out."
@@ -218,7 +218,7 @@ def check_context(
         return
     stages = with_columns(config.run_stages, dataset)
     rollout = config.longest_of(stages) + most_inserted(stages, tokens)
-    told = _longest_instruction(tokenizer, stages)
+    told = _longest_instruction(tokenizer, stages, own_targets(dataset))
     limit = data.max_prompt_length
     if limit and not told and limit + len(tokens.start) + rollout <= context:
         return
@@ -233,15 +233,34 @@ def check_context(
         )
 
 
-def _longest_instruction(tokenizer: PreTrainedTokenizerBase, stages: Sequence[Stage]) -> str:
+def own_targets(dataset: Dataset) -> list[int]:
+    """The target_tokens of the problems that bring theirs.
+
+    Raises:
+        ValueError: one is no length.
+    """
+    if "target_tokens" not in dataset.column_names:
+        return []
+    targets = [target for target in dataset["target_tokens"] if target is not None]
+    for target in targets:
+        if isinstance(target, bool) or not isinstance(target, int) or target < 1:
+            raise ValueError(f"target_tokens is {target!r} in a row of the data set: give a length of 1 token or more.")
+    return targets
+
+
+def _longest_instruction(tokenizer: PreTrainedTokenizerBase, stages: Sequence[Stage], targets: Sequence[int]) -> str:
     """What is appended to a problem where its number is the largest; "" where nothing is told.
+
+    Args:
+        targets: those of the problems' own.
 
     Raises:
         ValueError: the tokenizer does not know its words.
     """
     texts = [""]
     for stage in stages:
-        numbers = [1, stage.thinking.largest_limit, *([] if stage.targets is None else [stage.targets.largest])]
+        drawn = [] if stage.targets is None else [stage.targets.largest]
+        numbers = [1, stage.thinking.largest_limit, *drawn, *targets]
         texts.append(with_number(stage.instruction, max(numbers)))
         inserted_ids(tokenizer, texts[-1], "budget_instruction")
     return max(texts, key=len)

@@ -76,6 +76,7 @@ def test_wrong_stages_are_one_sentence_that_names_the_field(start):
 
 
 CONTRADICTIONS = {
+    "unbudgeted_share is 1, and no rollout would have a budget": dict(unbudgeted_share=1, max_completion_length=20),
     "unbudgeted_share is 2": dict(unbudgeted_share=2, max_completion_length=20),
     "unbudgeted_share is 0.2, and nothing ends these rollouts": dict(unbudgeted_share=0.2),
     "budget_instruction is 'Be brief.'": dict(budget_instruction="Be brief."),
@@ -153,6 +154,10 @@ REFUSED_WITH_DATA = {
         dict(thinking_token_budget=-1),
         dict(budget_instruction="budget {tokens}", max_completion_length=9),
     ),
+    "target_tokens is 0 in a row of the data set": (
+        dict(target_tokens=0, thinking_token_budget=-1),
+        dict(budget_instruction="budget {tokens}", max_completion_length=9),
+    ),
     "allow rollouts of 18 tokens: leave it unset": (
         dict(thinking_token_budget=99),
         dict(max_completion_length=17, total_token_budget=18),
@@ -211,7 +216,8 @@ def test_the_longest_telling_is_of_the_largest_number_that_is_told(tmp_path):
         max_completion_length=90,
         budget_instruction="budget {tokens}",
     ).run_stages
-    assert _longest_instruction(make_tokenizer(), stages) == "budget 40"
+    assert _longest_instruction(make_tokenizer(), stages, []) == "budget 40"
+    assert _longest_instruction(make_tokenizer(), stages, [7, 120]) == "budget 120"
 
 
 def test_a_prompt_gets_the_same_wherever_it_is_drawn():
