@@ -199,5 +199,6 @@ def test_division_by_the_standard_deviation_changes_the_direction(simulation, ex
 
 def test_brpo_has_the_least_variance(simulation):
     variance = {baseline: simulation.of_baseline(baseline)["thinking"].var(axis=0).sum() for baseline in BASELINES}
+    print("Variance of the thinking's gradient:", {name: round(float(value), 3) for name, value in variance.items()})
     assert min(variance, key=variance.get) == "brpo"
     assert variance["brpo"] < 0.85 * variance["group"] < 0.6 * variance["none"]
