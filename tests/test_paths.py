@@ -236,8 +236,13 @@ def test_bad_options_get_one_sentence(made, capsys, options, sentence):
     assert sentence in error and "Traceback" not in error
 
 
-def test_chains_have_as_many_steps_as_the_difficulty_allows(tmp_path):
+def test_chains_have_as_many_steps_as_the_difficulty_allows(tmp_path, capsys):
     options = ["--train_problems", "60", "--test_problems", "5", "--cold_start_steps", "1", "--difficulty", "4"]
     main(["--output_dir", str(tmp_path / "made"), *options])
     texts = [json.loads(line)["problem"] for line in (tmp_path / "made" / "train.jsonl").read_text().splitlines()]
     assert {len(text.split()) // 2 for text in texts} == {3, 4}
+    tested = [
+        json.loads(line)["problem"].split() for line in (tmp_path / "made" / "test.jsonl").read_text().splitlines()
+    ]
+    mean, most = sum(map(len, tested)) / 5, max(map(len, tested))
+    assert f"A test problem has {mean:.1f} tokens (at most {most}); thinking" in capsys.readouterr().out

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from elastic.nano.arguments import NanoArguments
-from elastic.nano.task import Problem, draw_problems, rows
+from elastic.nano.task import Problem, Writer, draw_problems, rows
 from elastic.parsing import parse, sentence_on_error
 
 PROG = "python -m elastic.nano"
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         make_parent(output_dir)
         make(output_dir, arguments)
-        print(f"Wrote {arguments.output_dir}: base (the model), train.jsonl and test.jsonl.")
+        print(f"Wrote {arguments.output_dir}: base (the model), train.jsonl and test.jsonl.\n{lengths(arguments)}")
 
 
 def is_made(output_dir: Path, arguments: NanoArguments) -> bool:
@@ -88,6 +89,24 @@ def make(output_dir: Path, arguments: NanoArguments) -> None:
             _write_problems(made / f"{split}.jsonl", drawn)
         (made / "settings.json").write_text(json.dumps(arguments.settings, indent=2) + "\n")
         made.rename(output_dir)
+
+
+def lengths(arguments: NanoArguments) -> str:
+    """How long the problems are, and the chains that a base learns from; a task's words are tokens."""
+    task = arguments.made_task
+    problems = draw_problems(task, "test", arguments.test_problems, arguments.seed, arguments.difficulty)
+
+    def ends(counts: Sequence[int]) -> str:
+        return f"{sum(counts) / len(counts):.1f} tokens (at most {max(counts)})"
+
+    def thinking(writer: Writer) -> str:
+        rng = random.Random(f"lengths/{arguments.seed}")
+        return ends([len(writer.write(problem, rng).split()) for problem in problems])
+
+    return (
+        f"A test problem has {ends([len(problem.text.split()) for problem in problems])}; thinking about it has "
+        f"{thinking(task.concise)} as the base was shown it first, {thinking(task.verbose)} as it was shown last."
+    )
 
 
 def _write_problems(path: Path, problems: Sequence[Problem]) -> None:
