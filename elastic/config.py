@@ -214,6 +214,11 @@ class ElasticConfig(AnytimeArguments, BudgetArguments, GradingArguments, GRPOCon
             return
         if self.max_rollout_tokens < 1:
             raise ValueError(f"max_rollout_tokens is {self.max_rollout_tokens}: give a number of tokens, 1 or more.")
+        if self.lr_scheduler_type == "reduce_lr_on_plateau":
+            raise ValueError(
+                "lr_scheduler_type is reduce_lr_on_plateau, which goes by no schedule that max_rollout_tokens could "
+                "set: give another, or leave max_rollout_tokens out."
+            )
         if self.warmup_steps >= 1:
             raise ValueError(
                 f"warmup_steps is {self.warmup_steps:g}, and the schedule goes by max_rollout_tokens: give the share "

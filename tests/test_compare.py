@@ -265,7 +265,7 @@ def test_quick_is_one_seed_and_a_third_of_the_tokens_beside_the_whole(finished, 
 
 def test_only_runs_what_a_method_needs_and_shows_what_is_there(fakes, tmp_path):
     found = compared(tmp_path, "--only", "e1", seeds=[0])
-    assert list(found["methods"]) == ["base", "e1"] and found["crossed"] == {}
+    assert list(found["methods"]) == ["base", "e1"] and list(found["crossed"]) == ["e1 → base"]
     assert list(compared(tmp_path, "--only", "second", seeds=[0])["methods"]) == ["base", "e1", "second"]
 
 
@@ -516,6 +516,8 @@ def test_what_a_killed_comparison_left_running_is_ended_first(tmp_path, fakes):
     training.file("yaml").write_text(yaml.safe_dump(dict(training.recipe)))
     command = [*training.command, "--config", str(training.file("yaml"))]
     left = runs.subprocess.Popen(command, start_new_session=True)
+    training.file("attempts.json").write_text("[7, 0.01]")
+    wait_until(lambda: runs._cpu_seconds(left.pid) > 0.05)
     created = runs.psutil.Process(left.pid).create_time() - 0.5  # the clock has been set since
     training.file("process.json").write_text(json.dumps({"pid": left.pid, "created": created}))
     try:
@@ -523,6 +525,27 @@ def test_what_a_killed_comparison_left_running_is_ended_first(tmp_path, fakes):
         assert left.wait(timeout=10) == -signal.SIGKILL
     finally:
         left.kill()
+    first, last = json.loads(training.file("attempts.json").read_text())
+    assert first == 7 and last > 0.05
+
+
+def test_no_command_outlives_a_disk_that_is_full(tmp_path, fakes, monkeypatch):
+    write, written_of = runs._write, []
+
+    def full(path: Path, content: object) -> None:
+        written_of.append(path.name)
+        if path.name == "training.attempts.json" and written_of.count(path.name) > 1:
+            raise OSError(28, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(runs, "_write", full)
+    monkeypatch.setattr(runs, "_COUNT_EVERY_S", 0.2)
+    steps = plan(CompareArguments(**fields(tmp_path / "out", rollout_tokens=10**9))).steps
+    before = set(runs.psutil.Process().children(recursive=True))
+    with runs.told_to_stop() as stop:
+        failures = runs.run_steps([step for step in steps if step.model in ("base", "e1")], 1, stop, print)
+    assert any("e1, seed 0, training: [Errno 28] No space left on device." in failure for failure in failures)
+    assert not runs.psutil.wait_procs({*runs.psutil.Process().children(recursive=True)} - before, timeout=10)[1]
 
 
 def test_a_command_does_not_begin_before_its_process_is_known(tmp_path, fakes, monkeypatch):
@@ -600,13 +623,13 @@ def test_intervals_hold_the_truth_as_often_as_they_say(seeds):
         assert 0.93 <= held <= 0.99
 
 
-def measured(cells: list[tuple[int, float, list[float]]]) -> Measured:
-    """A model with these cells of separate budgets: t, tokens, and the accuracy of each problem; t = -1: no budget."""
+def measured(cells: list[tuple[int, float, list[float]]], control: str = "separate") -> Measured:
+    """A model with these cells of a control: t, tokens, and the accuracy of each problem; t = -1: no budget."""
     from elastic.problem_means import ProblemMean
 
     made = [
         {
-            "control": "none" if t == -1 else "separate",
+            "control": "none" if t == -1 else control,
             "thinking_token_budget": t,
             "total_token_budget": -1,
             "key": str(t),
@@ -644,6 +667,15 @@ def test_a_curve_goes_on_to_no_budget_where_that_spends_more():
     assert measured([*cells, (-1, 15.0, [1.0, 1.0])]).at("separate", 40).tolist() == [0.4, 0.8]
     other = measured([*cells, (-1, 60.0, [1.0])])
     assert other.at("separate", 40).to_dict() == {"0": pytest.approx(0.7)}
+
+
+@pytest.mark.parametrize("control", ["prompt", "told", "s1"])
+def test_no_budget_is_no_end_of_what_is_told_or_made_to_wait(control):
+    """Above its tokens such a curve has its largest budget's accuracy, whichever of its cells spends most."""
+    cells = [(8, 10.0, [0.2]), (16, 22.0, [0.5]), (32, 20.0, [0.7]), (-1, 60.0, [1.0])]
+    model = measured(cells, control)
+    assert [model.at(control, tokens).item() for tokens in (22, 23, 70)] == [0.5, 0.7, 0.7]
+    assert model.is_held_at(control, 23) and model.at("none", 60).item() == 1.0
 
 
 def test_the_area_is_the_mean_over_log_tokens():

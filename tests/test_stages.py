@@ -83,6 +83,9 @@ CONTRADICTIONS = {
     "target_tokens is 5, and no prompt tells it": dict(target_tokens=5),
     "total_token_budget is -5": dict(total_token_budget=-5, stages="{a: {share: 1, total_token_budget: 9}}"),
     "max_rollout_tokens is 0": dict(max_rollout_tokens=0),
+    "lr_scheduler_type is reduce_lr_on_plateau": dict(
+        max_rollout_tokens=9, lr_scheduler_type="reduce_lr_on_plateau", eval_strategy="steps", eval_steps=1
+    ),
     "warmup_steps is 5, and the schedule goes by max_rollout_tokens": dict(max_rollout_tokens=9, warmup_steps=5),
     "stages.a.thinking_token_budget may be unlimited": dict(stages="{a: {share: 1, thinking_token_budget: -1}}"),
     "max_completion_length is 8, but the largest stages.a.budgets are 6": dict(

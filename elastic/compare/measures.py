@@ -1,9 +1,10 @@
 """What one evaluated model shows: its curves by control, by problem, and what is read off them at any number of tokens.
 
-A curve is the cells of one control by mean tokens, and at its end the cell of no budget, where that spends more than
-the largest budget. Between two cells it is the line, which a mixture of their budgets has. Above the last cell it keeps
-its accuracy, for the tokens that are left need not be spent. Below the first it has none: no answer is to be had for so
-few tokens, and in the area that counts 0.
+A curve is the cells of one control by mean tokens, and at its end the cell of no budget, where that spends more and is
+what the control comes to at large budgets: a model that is told or asked, or made to wait, has another one. Between two
+cells it is the line, which a mixture of their budgets has. Above the last cell it has the accuracy of the largest
+budget, for the tokens that are left need not be spent. Below the first it has none: no answer is to be had for so few
+tokens, and in the area that counts 0.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from elastic.budget import UNLIMITED
 from elastic.matched import Curve, curves
 from elastic.problem_means import ProblemMean
 from elastic.results import Control, Run, read_cells
 
+# Controls whose prompt or rollout is another than that of no budget, however large the budget.
+_OTHER_WITHOUT_BUDGET = (Control.PROMPT, Control.TOLD, Control.S1)
 # Points, evenly spaced in log tokens, that the area is the trapezoidal sum over.
 _AREA_POINTS = 257
 
@@ -42,16 +46,20 @@ class Measured:
     @cached_property
     def curves(self) -> dict[str, Curve]:
         """By control."""
-        found = {str(curve.control): curve for curve in curves(self.run)}
-        none = found.get(str(Control.NONE))
-        return found if none is None else {control: _going_on(curve, none) for control, curve in found.items()}
+        found = {curve.control: curve for curve in curves(self.run)}
+        if (none := found.get(Control.NONE)) is None:
+            return {str(control): curve for control, curve in found.items()}
+        return {
+            str(control): curve if control in _OTHER_WITHOUT_BUDGET else _going_on(curve, none)
+            for control, curve in found.items()
+        }
 
     def at(self, control: str, tokens: float) -> pd.Series | None:
         """The accuracy of each problem at a mean number of tokens; None without such a curve, and below its cells."""
         curve = self.curves.get(control)
         if curve is None or tokens < curve.tokens[0]:
             return None
-        return pd.Series(_held(curve, tokens), index=curve.problems)
+        return pd.Series(self._held(control, tokens), index=curve.problems)
 
     def is_held_at(self, control: str, tokens: float) -> bool:
         """Whether the number of tokens is beyond the curve's last cell."""
@@ -65,13 +73,24 @@ class Measured:
         none_P = np.zeros(len(curve.problems))
         at_XP = np.array(
             [
-                none_P if tokens < curve.tokens[0] else _held(curve, tokens)
+                none_P if tokens < curve.tokens[0] else self._held(control, tokens)
                 for tokens in np.geomspace(*ends, _AREA_POINTS)
             ]
         )
         weights = np.ones(_AREA_POINTS)
         weights[[0, -1]] = 0.5
         return pd.Series(weights @ at_XP / weights.sum(), index=curve.problems)
+
+    def _held(self, control: str, tokens: float) -> np.ndarray:
+        """[P] at a number of tokens of the first cell's or more."""
+        curve = self.curves[control]
+        if tokens <= curve.tokens[-1]:
+            return curve.at(tokens)
+        if control not in _OTHER_WITHOUT_BUDGET:
+            return curve.accuracies[-1]
+        # Each of these cells has chains of its own, so that the one of most tokens may be any.
+        largest = max(self.budgets[control], key=lambda budget: (budget == UNLIMITED, budget))
+        return self.accuracy(control, largest)[list(curve.problems)].to_numpy()
 
     @cached_property
     def budgets(self) -> dict[str, list[int]]:
@@ -108,11 +127,6 @@ def _going_on(curve: Curve, none: Curve) -> Curve:
     joined = pd.concat(frames, join="inner")
     tokens = np.concatenate([curve.tokens, none.tokens])
     return replace(curve, problems=tuple(joined.columns), tokens=tokens, accuracies=joined.to_numpy())
-
-
-def _held(curve: Curve, tokens: float) -> np.ndarray:
-    """[P] at a number of tokens of the first cell's or more."""
-    return curve.accuracies[-1] if tokens > curve.tokens[-1] else curve.at(tokens)
 
 
 def differences(after: Sequence[pd.Series | None], before: Sequence[pd.Series | None]) -> list[pd.Series]:

@@ -25,6 +25,8 @@ MAKE_TASK = (sys.executable, "-m", "elastic.nano")
 LAUNCHER = (sys.executable, "-m", "accelerate.commands.launch")
 TRAIN = ("-m", "elastic.train")
 EVALUATE = (sys.executable, "-m", "elastic.evaluate")
+# Between the names of two models; no name has a blank.
+_CROSSED = " → "
 # What is read of an output, as patterns: where one finds nothing, the step has to be run again.
 _READ = {
     TASK: ("base/*.safetensors", "train.jsonl", "test.jsonl"),
@@ -93,7 +95,10 @@ class Plan:
     evaluation: dict[tuple[str, int], Step]
 
     def only(self, methods: list[str] | None) -> list[Step]:
-        """The steps that measure these methods and the base, with all that they need; None: all steps."""
+        """The steps that measure these methods, the base and what is crossed of them, with all that they need.
+
+        None: all steps.
+        """
         if methods is None:
             return self.steps
         wanted: list[Step] = []
@@ -105,13 +110,13 @@ class Plan:
                 wanted.append(step)
 
         for (model, _), step in self.evaluation.items():
-            if model in (BASE, *methods):
+            if {*model.split(_CROSSED)} <= {BASE, *methods}:
                 add(step)
         return [step for step in self.steps if step in wanted]
 
 
 def crossed_label(thinking: str, solution: str) -> str:
-    return f"{thinking} → {solution}"
+    return f"{thinking}{_CROSSED}{solution}"
 
 
 def digest(content: object) -> str:

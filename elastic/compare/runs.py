@@ -116,9 +116,9 @@ def run_steps(steps: Sequence[Step], jobs: int, stop: Stop, say: Callable[[str],
                     say(sentence(step, future.result()))
                     done.add(step.digest)
                     bar.update()
-                except StepError as error:
-                    failures[step.digest] = str(error)
-                    say(str(error))
+                except (StepError, OSError) as error:
+                    failures[step.digest] = str(error) if isinstance(error, StepError) else f"{step.name}: {error}."
+                    say(failures[step.digest])
                 except Interrupted:
                     pass
     return list(failures.values())
@@ -200,10 +200,19 @@ def _run(step: Step, command: list[str], log, stop: Stop) -> int:
         env=os.environ | _ENVIRONMENT,
         start_new_session=True,
     )
+    try:
+        with suppress(BrokenPipeError), process.stdin as stdin:
+            created = psutil.Process(process.pid).create_time()
+            _write(step.file("process.json"), {"pid": process.pid, "created": created})
+            stdin.write(b"go\n")
+        return _watch(step, process, stop)
+    except BaseException:
+        _end_group(process.pid, signal.SIGKILL)
+        raise
+
+
+def _watch(step: Step, process: subprocess.Popen, stop: Stop) -> int:
     earlier, counted_s = _attempts(step), -_COUNT_EVERY_S
-    with suppress(BrokenPipeError), process.stdin as stdin:
-        _write(step.file("process.json"), {"pid": process.pid, "created": psutil.Process(process.pid).create_time()})
-        stdin.write(b"go\n")
     while True:
         if time.monotonic() - counted_s > _COUNT_EVERY_S:
             counted_s, so_far = time.monotonic(), _cpu_seconds(process.pid)
@@ -249,11 +258,15 @@ def _is_of(group: int, process: psutil.Process) -> bool:
 
 
 def _end_left_over(step: Step) -> None:
-    """Kill the process of a comparison that was killed itself: two must not write the same files."""
+    """Kill the process of a comparison that was killed itself, for two must not write the same files; its CPU-seconds
+    up to now are kept."""
     with suppress(OSError, ValueError, psutil.Error):
         left = json.loads(step.file("process.json").read_text())
         if abs(psutil.Process(left["pid"]).create_time() - left["created"]) < _SAME_TIME_S:
+            seconds = _cpu_seconds(left["pid"])
             _end_group(left["pid"], signal.SIGKILL)
+            *earlier, last = _attempts(step) or [0.0]
+            _write(step.file("attempts.json"), [*earlier, max(last, seconds)])
 
 
 def _attempts(step: Step) -> list[float]:

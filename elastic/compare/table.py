@@ -87,8 +87,9 @@ def _notes(contents: Contents) -> str:
     return (
         "Curve: the control whose cells are the method's own curve. At N tokens: accuracy where the curve spends N "
         "sampled tokens on average, thinking and solution together, on the line between its two cells; after the "
-        "largest budget's comes the one of no budget, where that spends more. A star: with a seed at least it spends "
-        f"fewer even then, and its last cell counts; {ABSENT}: with a seed at least it always spends more, or samples "
+        "largest budget's comes the one of no budget, where that spends more (not for a prompt, what is told, or s1: "
+        "there no budget is something else). A star: with a seed at least it spends fewer even then, and its largest "
+        f"budget counts; {ABSENT}: with a seed at least it always spends more, or samples "
         f"are lost. Area: mean accuracy over {low} to {high} tokens, evenly in their logarithm, so that a doubling "
         "counts the same wherever it is: evenly in tokens, most of it would be the upper end of the range, where "
         "curves are flat; what a curve cannot do for so few tokens counts 0. That is of the method's own curve, and "
@@ -208,7 +209,8 @@ def _marked(found: Estimate | None) -> str:
 def _questions(contents: Contents) -> list[str]:
     reference = contents["reference"]
     parts = ["**Ways of holding one model to a budget, at matched tokens** (and less separate budgets):"]
-    for name in (reference, BASE):
+    told = [name for name, method in contents["methods"].items() if method["curve"] != Control.SEPARATE]
+    for name in dict.fromkeys((reference, BASE, *told)):
         if name in contents["methods"]:
             parts += [f"### Controls of {name}", _controls_table(contents, name)]
     above = "**Above t\\***: accuracy at each t above the method's t*, the last one, less that at it, same model:"
