@@ -15,7 +15,7 @@ from elastic.nano.model import make_model
 from elastic.nano.task import Task, Writer, draw_of_split
 
 # Share of examples whose problem is followed by `budget N`, and of these the share whose chain is interrupted by
-# `left M`: neither says anything about the chain, so that the model reads past them until it is trained to obey.
+# `left M`: neither says anything about the chain, for to obey is left to training.
 BUDGET_RATE = 0.15
 REMINDER_RATE = 0.5
 BUDGETS = range(1, 161)
