@@ -38,7 +38,7 @@ on_term() {
 model_of_recipe() {
     python - "$@" <<'PYTHON'
 import argparse, pathlib
-from elastic.arguments import read_recipe
+from elastic.parsing import read_recipe
 parser = argparse.ArgumentParser()
 parser.add_argument("--config", type=pathlib.Path)
 parser.add_argument("--model_name_or_path")
