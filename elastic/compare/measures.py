@@ -88,7 +88,7 @@ class Measured:
             return curve.at(tokens)
         if control not in _OTHER_WITHOUT_BUDGET:
             return curve.accuracies[-1]
-        # Each of these cells has chains of its own, so that the one of most tokens may be any.
+        # Where prompts differ each cell has chains of its own, so that the one of most tokens may be any.
         largest = max(self.budgets[control], key=lambda budget: (budget == UNLIMITED, budget))
         return self.accuracy(control, largest)[list(curve.problems)].to_numpy()
 

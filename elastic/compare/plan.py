@@ -25,8 +25,6 @@ MAKE_TASK = (sys.executable, "-m", "elastic.nano")
 LAUNCHER = (sys.executable, "-m", "accelerate.commands.launch")
 TRAIN = ("-m", "elastic.train")
 EVALUATE = (sys.executable, "-m", "elastic.evaluate")
-# Between the names of two models; no name has a blank.
-_CROSSED = " → "
 # What is read of an output, as patterns: where one finds nothing, the step has to be run again.
 _READ = {
     TASK: ("base/*.safetensors", "train.jsonl", "test.jsonl"),
@@ -109,14 +107,14 @@ class Plan:
             if step not in wanted:
                 wanted.append(step)
 
-        for (model, _), step in self.evaluation.items():
-            if {*model.split(_CROSSED)} <= {BASE, *methods}:
+        for step in self.evaluation.values():
+            if {need.model for need in step.needs} <= {BASE, *methods}:
                 add(step)
         return [step for step in self.steps if step in wanted]
 
 
 def crossed_label(thinking: str, solution: str) -> str:
-    return f"{thinking}{_CROSSED}{solution}"
+    return f"{thinking} → {solution}"
 
 
 def digest(content: object) -> str:

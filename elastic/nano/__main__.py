@@ -27,8 +27,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"{arguments.output_dir} was made with the same settings before: it is used again.")
             return
         make_parent(output_dir)
-        make(output_dir, arguments)
-        print(f"Wrote {arguments.output_dir}: base (the model), train.jsonl and test.jsonl.\n{lengths(arguments)}")
+        tested = make(output_dir, arguments)
+        print(f"Wrote {arguments.output_dir}: base (the model), train.jsonl and test.jsonl.")
+        print(lengths(arguments, tested))
 
 
 def is_made(output_dir: Path, arguments: NanoArguments) -> bool:
@@ -66,8 +67,11 @@ def make_parent(output_dir: Path) -> None:
         raise ValueError(f"output_dir is {str(output_dir)!r}, whose parent is read-only: give another folder.")
 
 
-def make(output_dir: Path, arguments: NanoArguments) -> None:
-    """Write all beside `output_dir`, then rename, so that an interrupted run leaves nothing half-made."""
+def make(output_dir: Path, arguments: NanoArguments) -> list[Problem]:
+    """Write all beside `output_dir`, then rename, so that an interrupted run leaves nothing half-made.
+
+    Returns the test problems.
+    """
     import torch
 
     from elastic.nano.cold_start import cold_start
@@ -89,12 +93,12 @@ def make(output_dir: Path, arguments: NanoArguments) -> None:
             _write_problems(made / f"{split}.jsonl", drawn)
         (made / "settings.json").write_text(json.dumps(arguments.settings, indent=2) + "\n")
         made.rename(output_dir)
+    return problems["test"]
 
 
-def lengths(arguments: NanoArguments) -> str:
+def lengths(arguments: NanoArguments, problems: Sequence[Problem]) -> str:
     """How long the problems are, and the chains that a base learns from; a task's words are tokens."""
     task = arguments.made_task
-    problems = draw_problems(task, "test", arguments.test_problems, arguments.seed, arguments.difficulty)
 
     def ends(counts: Sequence[int]) -> str:
         return f"{sum(counts) / len(counts):.1f} tokens (at most {max(counts)})"
