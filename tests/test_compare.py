@@ -24,7 +24,8 @@ from elastic.compare.arguments import CompareArguments
 from elastic.compare.figure import spread
 from elastic.compare.measures import Measured, differences
 from elastic.compare.plan import plan
-from elastic.compare.statistics import COUNT, DIFFERENCE, RATE, UNBOUNDED, over_seeds, over_seeds_alone
+from elastic.compare.statistics import COUNT, DIFFERENCE, RATE, UNBOUNDED, Estimate, over_seeds, over_seeds_alone
+from elastic.compare.table import _nowhere_table
 from elastic.results import Run
 
 ROOT = Path(__file__).parents[1]
@@ -179,13 +180,65 @@ def test_the_tables_say_what_the_numbers_are(finished):
 
 
 def test_how_far_below_a_method_may_lie_is_said(finished):
-    """The lowest end of the intervals of its own curve's cells, and of no budget."""
+    """The lowest end of all intervals: of its own curve at equal t, unless that is a prompt's, and at equal tokens."""
     folder, found = finished
-    second = found["methods"]["second"]
-    cells = second["cells"]["prompt"] + second["cells"]["none"]
-    low, budget = min((cell["over_reference"][1], cell["budget"]) for cell in cells)
-    said = rows((folder / "out" / "comparison.md").read_text(), "**Nowhere below")["second"]["may lie below by up to"]
-    assert low < 0 and said == f"{-low:.3f} (t = {budget})"
+    told = rows((folder / "out" / "comparison.md").read_text(), "**Nowhere below")
+    second, base = found["methods"]["second"], found["methods"]["base"]
+    assert all("over_reference" not in cell for cell in second["cells"]["prompt"])
+    assert all("over_reference" in cell for cell in base["cells"]["separate"])
+    lows = {f"{tokens} tokens": over[1] for tokens in (8, 16, 24) if (over := second["over_reference"][f"at_{tokens}"])}
+    place = min(lows, key=lows.get)
+    assert told["second"]["may lie below by up to"] == f"{-lows[place]:.3f} ({place})"
+    assert lows[place] < 0 and told["second"]["t below e1"] == "–"
+
+
+def over(*ends: float) -> Estimate:
+    return Estimate(sum(ends) / 2, *ends, 3)
+
+
+def test_where_a_method_lies_below_and_above_is_said_at_equal_budgets_and_at_equal_tokens():
+    """A method whose interval touches 0 lies on neither side."""
+    cells = {
+        "separate": [
+            {"budget": 8, "over_reference": over(-0.2, -0.1)},
+            {"budget": 16, "over_reference": over(-0.2, 0.0)},
+            {"budget": 24, "over_reference": over(0.1, 0.2)},
+        ],
+        "none": [{"budget": -1, "over_reference": over(-0.3, 0.2)}],
+    }
+    own = {
+        "curve": "separate",
+        "seeds": [0, 1, 2],
+        "cells": cells,
+        "over_reference": {"at_8": over(-0.4, -0.1), "at_16": over(0.1, 0.3), "at_24": None},
+        "values": {"at_8": over(0.1, 0.2), "at_16": over(0.8, 0.9), "at_24": None},
+        "over_base": {"none_accuracy": over(-0.1, 0.1)},
+    }
+    asked = own | {"curve": "prompt", "cells": {"prompt": [{"budget": 8}], "none": []}, "over_reference": {}}
+    methods = {"e1": own, "own": own, "asked": asked | {"values": dict.fromkeys(own["values"])}}
+    table = _nowhere_table({"reference": "e1", "matched_tokens": [8, 16, 24], "methods": methods})
+    assert rows(table, "") == {
+        "own": {
+            "method": "own",
+            "seeds": "3",
+            "t below e1": "8",
+            "tokens below e1": "8",
+            "may lie below by up to": "0.400 (8 tokens)",
+            "t above e1": "24",
+            "tokens above e1": "16",
+            "no budget, less base": "+0.000 [-0.10, +0.10]",
+        },
+        "asked": {
+            "method": "asked",
+            "seeds": "3",
+            "t below e1": "–",
+            "tokens below e1": "– (8, 16)",
+            "may lie below by up to": "–",
+            "t above e1": "–",
+            "tokens above e1": "–",
+            "no budget, less base": "+0.000 [-0.10, +0.10]",
+        },
+    }
 
 
 def test_the_numbers_are_those_of_the_samples(finished):

@@ -146,7 +146,7 @@ class Comparison:
         return any(model and model.is_held_at(control, tokens) for model in self.models[name])
 
     def _cells(self, name: str) -> dict[str, list[dict[str, Any]]]:
-        """By control, each budget's tokens and accuracy, and its accuracy less the reference's own at that budget."""
+        """By control, each budget's tokens and accuracy, less the reference's own where both are held to it."""
         return {
             control: [self._cell(name, control, budget) for budget in budgets]
             for control, budgets in self._first(name).budgets.items()
@@ -161,7 +161,7 @@ class Comparison:
             "accuracy": over_seeds([value for value in accuracy if value is not None], RATE),
         }
         reference = self.arguments.reference
-        if reference in self.models and control != Control.TRUNCATE:
+        if reference in self.models and control not in (Control.TRUNCATE, Control.PROMPT):
             own = self.arguments.curve_of(reference) if control != Control.NONE else str(Control.NONE)
             others = self._read(reference, lambda model, control: model.accuracy(control, budget), own)
             cell["over_reference"] = over_seeds(differences(accuracy, others), DIFFERENCE)

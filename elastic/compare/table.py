@@ -176,7 +176,8 @@ def _budget_tables(contents: Contents) -> str:
     reference = contents["reference"]
     parts = [
         f"Accuracy at each thinking budget t [95 % interval] with its tokens, and less that of {reference} at the same "
-        f"t. A prompt asks for t: its tokens may be others. ▼: the whole interval lies below {reference}, ▲: above."
+        f"t (a prompt asks for t, and its tokens may be others: no difference). ▼: the whole interval lies below "
+        f"{reference}, ▲: above."
     ]
     for name, method in contents["methods"].items():
         for control in dict.fromkeys((method["curve"], str(Control.SEPARATE), str(Control.NONE))):
@@ -219,9 +220,10 @@ def _questions(contents: Contents) -> list[str]:
     if contents["crossed"]:
         parts += ["**Thinking of one model, solution of another**:", _crossed_table(contents)]
     below = (
-        f"**Nowhere below {reference}?** t where the whole interval lies below, or above; and how far below "
-        f"{reference} a method may lie after all, by the lowest end of all its intervals: with few seeds they are "
-        f"wide, and that none lies below says little."
+        f"**Nowhere below {reference}?** Where the whole interval of the difference lies below, or above, at equal "
+        f"budgets t (not those of a prompt, which holds nobody to them) and at matched tokens (in brackets those that "
+        f"a method always exceeds, with a seed at least); and how far below {reference} it may lie after all, by the "
+        f"lowest end of all these intervals: with few seeds they are wide, and that none lies below says little."
     )
     parts += [below, _nowhere_table(contents)]
     return parts
@@ -296,34 +298,55 @@ def _nowhere_table(contents: Contents) -> str:
     for name, method in contents["methods"].items():
         if name in (BASE, contents["reference"]) or not method["over_base"]:
             continue
-        cells = method["cells"].get(method["curve"], []) + method["cells"].get(str(Control.NONE), [])
-        below, above = (_budgets_where(cells, sign) for sign in (-1, 1))
-        over_base = method["over_base"]["none_accuracy"]
-        rows.append([name, str(len(method["seeds"])), below, _at_worst(cells), above, _marked(over_base)])
+        at_t, at_tokens = _at_budgets(method), _at_matched_tokens(method, contents["matched_tokens"])
+        below = [_where(at_t, -1), f"{_where(at_tokens, -1)} {_exceeded(contents, name)}".rstrip()]
+        above = [_where(at_t, 1), _where(at_tokens, 1)]
+        over_base = _marked(method["over_base"]["none_accuracy"])
+        rows.append([name, str(len(method["seeds"])), *below, _at_worst(at_t, at_tokens), *above, over_base])
     reference = contents["reference"]
-    header = ["method", "seeds", f"t below {reference}", "may lie below by up to", f"t above {reference}"]
-    header.append("no budget, less base")
+    header = ["method", "seeds", f"t below {reference}", f"tokens below {reference}", "may lie below by up to"]
+    header += [f"t above {reference}", f"tokens above {reference}", "no budget, less base"]
     return markdown_table(header, rows) if rows else "Not yet there."
 
 
-def _budgets_where(cells: Iterable[Contents], sign: int) -> str:
-    found = [_place(cell) for cell, over in _less_reference(cells) if sign * (over.low if sign > 0 else over.high) > 0]
-    return ", ".join(found) or "nowhere"
+def _at_budgets(method: Contents) -> dict[str, Estimate]:
+    """By budget, the differences of the method's own curve to the reference that have intervals."""
+    if method["curve"] == Control.PROMPT:
+        return {}
+    cells = method["cells"].get(method["curve"], []) + method["cells"].get(str(Control.NONE), [])
+    return _with_interval({_place(cell): cell.get("over_reference") for cell in cells})
 
 
-def _at_worst(cells: Iterable[Contents]) -> str:
+def _at_matched_tokens(method: Contents, matched: Iterable[int]) -> dict[str, Estimate]:
+    return _with_interval({str(tokens): method["over_reference"].get(f"at_{tokens}") for tokens in matched})
+
+
+def _exceeded(contents: Contents, name: str) -> str:
+    """In brackets the matched tokens at which the reference is read, and the method is not: it always spends more."""
+    values, others = (contents["methods"].get(one, {}).get("values", {}) for one in (name, contents["reference"]))
+    matched = [tokens for tokens in contents["matched_tokens"] if others.get(f"at_{tokens}")]
+    found = [str(tokens) for tokens in matched if not values[f"at_{tokens}"]]
+    return f"({', '.join(found)})" if found else ""
+
+
+def _with_interval(overs: Mapping[str, Estimate | None]) -> dict[str, Estimate]:
+    return {place: over for place, over in overs.items() if over and over.low is not None}
+
+
+def _where(overs: Mapping[str, Estimate], sign: int) -> str:
+    """The places whose whole interval is below 0, or above; a dash where nothing can be compared."""
+    found = [place for place, over in overs.items() if sign * (over.low if sign > 0 else over.high) > 0]
+    return ", ".join(found) or ("nowhere" if overs else ABSENT)
+
+
+def _at_worst(at_t: Mapping[str, Estimate], at_tokens: Mapping[str, Estimate]) -> str:
     """The lowest end of all intervals, as far as it is below 0, and where it is."""
-    found = [(over.low, _place(cell)) for cell, over in _less_reference(cells)]
-    if not found:
+    lows = [(over.low, f"t = {place}") for place, over in at_t.items()]
+    lows += [(over.low, f"{place} tokens") for place, over in at_tokens.items()]
+    if not lows:
         return ABSENT
-    low, place = min(found)
-    return f"{-low:.3f} (t = {place})" if low < 0 else "0"
-
-
-def _less_reference(cells: Iterable[Contents]) -> list[tuple[Contents, Estimate]]:
-    """The cells whose difference to the reference has an interval, with it."""
-    pairs = [(cell, cell.get("over_reference")) for cell in cells]
-    return [(cell, over) for cell, over in pairs if over and over.low is not None]
+    low, place = min(lows)
+    return f"{-low:.3f} ({place})" if low < 0 else "0"
 
 
 def _place(cell: Contents) -> str:
