@@ -174,6 +174,12 @@ def test_the_tables_say_what_the_numbers_are(finished):
     zero = rows(tables, "**No thinking**")
     assert zero["base"]["t = 0"] == shown(base["cells"]["zero"][0]["accuracy"])
     assert zero["base"]["no budget"] == shown(base["values"]["none_accuracy"])
+    seed_by_seed = rows(tables, "**No budget, seed by seed**")
+    none_of_seeds = [model["none_of_seeds"][1] for model in (base, e1)]
+    assert np.mean([one["accuracy"] for one in e1["none_of_seeds"]]) == pytest.approx(e1["values"]["none_accuracy"][0])
+    assert none_of_seeds[1]["over_base"] == pytest.approx(np.diff([one["accuracy"] for one in none_of_seeds])[0])
+    assert seed_by_seed["base"]["seed 1"] == "{accuracy:.3f}".format(**none_of_seeds[0])
+    assert seed_by_seed["e1"]["seed 1"] == "{accuracy:.3f} ({over_base:+.3f})".format(**none_of_seeds[1])
     crossed = rows(tables, "**Thinking of one model")
     assert crossed["e1 → base"]["t = 0"] == shown(found["crossed"]["e1 → base"]["separate"][0]["accuracy"])
     assert crossed["e1 → e1"]["t = 16"] == shown(at_t[16]["accuracy"])

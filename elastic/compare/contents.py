@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import pandas as pd
@@ -98,6 +99,7 @@ class Comparison:
             "values": self._values(name),
             "over_reference": self._over(name, self.arguments.reference),
             "over_base": self._over(name, BASE),
+            "none_of_seeds": self._none_of_seeds(name),
             "cost": self._cost(name) if method else None,
             "cells": self._cells(name),
             "controls": self._controls(name),
@@ -140,6 +142,18 @@ class Comparison:
             what: over_seeds(differences(self._read(name, reading), self._read(other, reading)), ends)
             for what, (reading, _, ends) in self._readings.items()
         }
+
+    def _none_of_seeds(self, name: str) -> list[dict[str, Any]]:
+        """Of each seed the mean accuracy with no budget, and that less the base's: a mean may hide a seed that fell."""
+        own, bases = (
+            self._read(one, lambda model, _: model.accuracy(Control.NONE, UNLIMITED)) if is_there else []
+            for one, is_there in ((name, True), (BASE, name != BASE and BASE in self.models))
+        )
+        return [
+            {"seed": seed, "accuracy": value.mean(), "over_base": None if base is None else (value - base).mean()}
+            for seed, value, base in zip_longest(self.arguments.seeds, own, bases)
+            if value is not None
+        ]
 
     def _is_held(self, name: str, tokens: float) -> bool:
         control = self.arguments.curve_of(name)

@@ -217,6 +217,7 @@ def _questions(contents: Contents) -> list[str]:
     above = "**Above t\\***: accuracy at each t above the method's t*, the last one, less that at it, same model:"
     parts += [above, _above_table(contents)]
     parts += ["**No thinking** (t = 0), and no budget:", _zero_table(contents)]
+    parts += ["**No budget, seed by seed** (and less the seed's base):", _none_table(contents)]
     if contents["crossed"]:
         parts += ["**Thinking of one model, solution of another**:", _crossed_table(contents)]
     below = (
@@ -267,6 +268,22 @@ def _zero_table(contents: Contents) -> str:
         values = method["values"]
         rows.append([name, rate(zero), rate(values["none_accuracy"]), count_text(values["none_tokens"], 1)])
     return markdown_table(["method", "t = 0", "no budget", "its tokens"], rows)
+
+
+def _none_table(contents: Contents) -> str:
+    """A mean over seeds may hide one in which a method fell."""
+    rows = []
+    for name, method in contents["methods"].items():
+        of_seeds = {one["seed"]: one for one in method["none_of_seeds"]}
+        rows.append([name, *(_none_text(of_seeds.get(seed)) for seed in contents["seeds"])])
+    return markdown_table(["method", *(f"seed {seed}" for seed in contents["seeds"])], rows)
+
+
+def _none_text(found: Contents | None) -> str:
+    if found is None:
+        return ABSENT
+    over = found["over_base"]
+    return f"{found['accuracy']:.3f}" + ("" if over is None else f" ({over:+.3f})")
 
 
 def _cell_at_0(cells: Mapping[str, Sequence[Contents]]) -> Estimate | None:
