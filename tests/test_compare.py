@@ -24,8 +24,8 @@ from elastic.compare.arguments import CompareArguments
 from elastic.compare.figure import spread
 from elastic.compare.measures import Measured, differences
 from elastic.compare.plan import plan
+from elastic.compare.questions import nowhere_table
 from elastic.compare.statistics import COUNT, DIFFERENCE, RATE, UNBOUNDED, Estimate, over_seeds, over_seeds_alone
-from elastic.compare.table import _nowhere_table
 from elastic.results import Run
 
 ROOT = Path(__file__).parents[1]
@@ -222,7 +222,7 @@ def test_where_a_method_lies_below_and_above_is_said_at_equal_budgets_and_at_equ
     }
     asked = own | {"curve": "prompt", "cells": {"prompt": [{"budget": 8}], "none": []}, "over_reference": {}}
     methods = {"e1": own, "own": own, "asked": asked | {"values": dict.fromkeys(own["values"])}}
-    table = _nowhere_table({"reference": "e1", "matched_tokens": [8, 16, 24], "methods": methods})
+    table = nowhere_table({"reference": "e1", "matched_tokens": [8, 16, 24], "methods": methods})
     assert rows(table, "") == {
         "own": {
             "method": "own",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from elastic.budget import UNLIMITED
 from elastic.compare.arguments import BASE
+from elastic.compare.estimate_text import budget_label, count_text, difference, marked, rate
 from elastic.compare.plan import EVALUATION, TASK, TRAINING
+from elastic.compare.questions import question_tables
 from elastic.compare.statistics import Estimate
 from elastic.results import Control
 from elastic.tables import ABSENT, markdown_table
@@ -45,7 +47,7 @@ def comparison_tables(contents: Contents) -> str:
         "## Budget by budget",
         _budget_tables(contents),
         "## The questions",
-        *_questions(contents),
+        *question_tables(contents),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -193,198 +195,6 @@ def _budget_table(cells: Sequence[Contents], t_star: int | None, reference: str)
     rows = []
     for place, cell in enumerate(cells):
         last = place == len(cells) - 1 and cell["budget"] == UNLIMITED
-        label = "none" if last else _budget_label(cell["budget"], t_star)
-        rows.append([label, rate(cell["accuracy"]), count_text(cell["tokens"], 1), _marked(cell.get("over_reference"))])
+        label = "none" if last else budget_label(cell["budget"], t_star)
+        rows.append([label, rate(cell["accuracy"]), count_text(cell["tokens"], 1), marked(cell.get("over_reference"))])
     return markdown_table(["t", "accuracy", "tokens", f"less {reference}"], rows)
-
-
-def _budget_label(budget: int, t_star: int | None = None) -> str:
-    return "no limit" if budget == UNLIMITED else f"{budget}{' (t*)' * (budget == t_star)}"
-
-
-def _marked(found: Estimate | None) -> str:
-    mark = "" if not found or found.low is None or found.low <= 0 <= found.high else "▼" if found.high < 0 else "▲"
-    return f"{difference(found)} {mark}".rstrip()
-
-
-def _questions(contents: Contents) -> list[str]:
-    reference = contents["reference"]
-    parts = ["**Ways of holding one model to a budget, at matched tokens** (and less separate budgets):"]
-    told = [name for name, method in contents["methods"].items() if method["curve"] != Control.SEPARATE]
-    for name in dict.fromkeys((reference, BASE, *told)):
-        if name in contents["methods"]:
-            parts += [f"### Controls of {name}", _controls_table(contents, name)]
-    above = "**Above t\\***: accuracy at each t above the method's t*, the last one, less that at it, same model:"
-    parts += [above, _above_table(contents)]
-    parts += ["**No thinking** (t = 0), and no budget:", _zero_table(contents)]
-    parts += ["**No budget, seed by seed** (and less the seed's base):", _none_table(contents)]
-    if contents["crossed"]:
-        parts += ["**Thinking of one model, solution of another**:", _crossed_table(contents)]
-    below = (
-        f"**Nowhere below {reference}?** Where the whole interval of the difference lies below, or above, at equal "
-        f"budgets t (not those of a prompt, which holds nobody to them) and at matched tokens (in brackets those that "
-        f"a method always exceeds, with a seed at least); and how far below {reference} it may lie after all, by the "
-        f"lowest end of all these intervals: with few seeds they are wide, and that none lies below says little."
-    )
-    parts += [below, _nowhere_table(contents)]
-    return parts
-
-
-def _controls_table(contents: Contents, name: str) -> str:
-    tokens = contents["matched_tokens"]
-    rows = []
-    for control, values in contents["methods"][name]["controls"].items():
-        cells = []
-        for count in tokens:
-            over = values.get(f"over_separate_at_{count}")
-            cells += [rate(values[f"at_{count}"]), difference(over)]
-        rows.append([control, *cells])
-    header = ["control", *(text for count in tokens for text in (f"at {count} tokens", "less separate"))]
-    return markdown_table(header, rows)
-
-
-def _above_table(contents: Contents) -> str:
-    found = contents["above_t_star"]
-    if not found:
-        return "Not yet there."
-    budgets = sorted({step["budget"] for steps in found.values() for step in steps})
-    rows = []
-    for name, steps in found.items():
-        at = {step["budget"]: step["over_t_star"] for step in steps}
-        row = [name, _t_stars(contents["methods"][name]["trained_budgets"])]
-        rows.append([*row, *(_marked(at.get(budget)) for budget in budgets)])
-    return markdown_table(["method", "t*", *(f"t = {budget}" for budget in budgets)], rows)
-
-
-def _t_stars(budgets: Sequence[int | None]) -> str:
-    """t* of each stage, one after the other."""
-    return ", then ".join(ABSENT if budget is None else str(budget) for budget in budgets)
-
-
-def _zero_table(contents: Contents) -> str:
-    rows = []
-    for name, method in contents["methods"].items():
-        zero = _cell_at_0(method["cells"])
-        values = method["values"]
-        rows.append([name, rate(zero), rate(values["none_accuracy"]), count_text(values["none_tokens"], 1)])
-    return markdown_table(["method", "t = 0", "no budget", "its tokens"], rows)
-
-
-def _none_table(contents: Contents) -> str:
-    """A mean over seeds may hide one in which a method fell."""
-    rows = []
-    for name, method in contents["methods"].items():
-        of_seeds = {one["seed"]: one for one in method["none_of_seeds"]}
-        rows.append([name, *(_none_text(of_seeds.get(seed)) for seed in contents["seeds"])])
-    return markdown_table(["method", *(f"seed {seed}" for seed in contents["seeds"])], rows)
-
-
-def _none_text(found: Contents | None) -> str:
-    if found is None:
-        return ABSENT
-    over = found["over_base"]
-    return f"{found['accuracy']:.3f}" + ("" if over is None else f" ({over:+.3f})")
-
-
-def _cell_at_0(cells: Mapping[str, Sequence[Contents]]) -> Estimate | None:
-    found = [
-        cell for control in (Control.ZERO, Control.SEPARATE) for cell in cells.get(control, ()) if cell["budget"] == 0
-    ]
-    return found[0]["accuracy"] if found else None
-
-
-def _crossed_table(contents: Contents) -> str:
-    """A line for each pair, and for the models by themselves."""
-    alone = {
-        f"{name} → {name}": contents["methods"][name]["cells"]
-        for name in dict.fromkeys(name for pair in contents["crossed"] for name in pair.split(" → "))
-        if name in contents["methods"]
-    }
-    lines = {
-        label: {cell["budget"]: cell["accuracy"] for cell in cells.get(str(Control.SEPARATE), ())}
-        for label, cells in (alone | contents["crossed"]).items()
-    }
-    budgets = list(dict.fromkeys(budget for at in lines.values() for budget in at))
-    rows = [[label, *(rate(at.get(budget)) for budget in budgets)] for label, at in lines.items()]
-    return markdown_table(["thinking → solution", *(f"t = {_budget_label(budget)}" for budget in budgets)], rows)
-
-
-def _nowhere_table(contents: Contents) -> str:
-    """Of each method: where its interval lies whole below, and whole above, the reference's, and below the base's."""
-    rows = []
-    for name, method in contents["methods"].items():
-        if name in (BASE, contents["reference"]) or not method["over_base"]:
-            continue
-        at_t, at_tokens = _at_budgets(method), _at_matched_tokens(method, contents["matched_tokens"])
-        below = [_where(at_t, -1), f"{_where(at_tokens, -1)} {_exceeded(contents, name)}".rstrip()]
-        above = [_where(at_t, 1), _where(at_tokens, 1)]
-        over_base = _marked(method["over_base"]["none_accuracy"])
-        rows.append([name, str(len(method["seeds"])), *below, _at_worst(at_t, at_tokens), *above, over_base])
-    reference = contents["reference"]
-    header = ["method", "seeds", f"t below {reference}", f"tokens below {reference}", "may lie below by up to"]
-    header += [f"t above {reference}", f"tokens above {reference}", "no budget, less base"]
-    return markdown_table(header, rows) if rows else "Not yet there."
-
-
-def _at_budgets(method: Contents) -> dict[str, Estimate]:
-    """By budget, the differences of the method's own curve to the reference that have intervals."""
-    if method["curve"] == Control.PROMPT:
-        return {}
-    cells = method["cells"].get(method["curve"], []) + method["cells"].get(str(Control.NONE), [])
-    return _with_interval({_place(cell): cell.get("over_reference") for cell in cells})
-
-
-def _at_matched_tokens(method: Contents, matched: Iterable[int]) -> dict[str, Estimate]:
-    return _with_interval({str(tokens): method["over_reference"].get(f"at_{tokens}") for tokens in matched})
-
-
-def _exceeded(contents: Contents, name: str) -> str:
-    """In brackets the matched tokens at which the reference is read, and the method is not: it always spends more."""
-    values, others = (contents["methods"].get(one, {}).get("values", {}) for one in (name, contents["reference"]))
-    matched = [tokens for tokens in contents["matched_tokens"] if others.get(f"at_{tokens}")]
-    found = [str(tokens) for tokens in matched if not values[f"at_{tokens}"]]
-    return f"({', '.join(found)})" if found else ""
-
-
-def _with_interval(overs: Mapping[str, Estimate | None]) -> dict[str, Estimate]:
-    return {place: over for place, over in overs.items() if over and over.low is not None}
-
-
-def _where(overs: Mapping[str, Estimate], sign: int) -> str:
-    """The places whose whole interval is below 0, or above; a dash where nothing can be compared."""
-    found = [place for place, over in overs.items() if sign * (over.low if sign > 0 else over.high) > 0]
-    return ", ".join(found) or ("nowhere" if overs else ABSENT)
-
-
-def _at_worst(at_t: Mapping[str, Estimate], at_tokens: Mapping[str, Estimate]) -> str:
-    """The lowest end of all intervals, as far as it is below 0, and where it is."""
-    lows = [(over.low, f"t = {place}") for place, over in at_t.items()]
-    lows += [(over.low, f"{place} tokens") for place, over in at_tokens.items()]
-    if not lows:
-        return ABSENT
-    low, place = min(lows)
-    return f"{-low:.3f} ({place})" if low < 0 else "0"
-
-
-def _place(cell: Contents) -> str:
-    return "none" if cell["budget"] == UNLIMITED else str(cell["budget"])
-
-
-def rate(found: Estimate | None) -> str:
-    return _text(found, "{:.3f}", "{:.2f}")
-
-
-def difference(found: Estimate | None, digits: int = 3) -> str:
-    return _text(found, f"{{:+.{digits}f}}", f"{{:+.{digits - 1 if digits > 1 else digits}f}}")
-
-
-def count_text(found: Estimate | None, digits: int = 0) -> str:
-    return _text(found, f"{{:,.{digits}f}}", f"{{:,.{digits}f}}")
-
-
-def _text(found: Estimate | None, form: str, end_form: str) -> str:
-    if found is None:
-        return ABSENT
-    if found.low is None or found.low == found.high == found.mean:
-        return form.format(found.mean)
-    return f"{form.format(found.mean)} [{end_form.format(found.low)}, {end_form.format(found.high)}]"
