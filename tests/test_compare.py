@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 from killed_runs import Server, wait_until
+from markdown_rows import rows
 from scipy import integrate
 from simulated import coverage
 
@@ -121,19 +122,6 @@ def test_a_comparison_trains_evaluates_and_writes_its_table(finished):
     assert (folder / "out" / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
-def rows(tables: str, heading: str) -> dict[str, dict[str, str]]:
-    """The table after a heading, by the first column: by the header's cells, the last of those that are alike."""
-    lines = tables[tables.index(heading) :].splitlines()
-    first = next(number for number, line in enumerate(lines) if line.startswith("|"))
-    cells = []
-    for line in lines[first:]:
-        if not line.startswith("|"):
-            break
-        cells.append([cell.strip() for cell in line.strip("|").split("|")])
-    header, _, *body = cells
-    return {row[0]: dict(zip(header, row, strict=True)) for row in body}
-
-
 def shown(found: list, form: str = "{:.3f} [{:.2f}, {:.2f}]") -> str:
     """An estimate as tables have it; without its interval where that has no width."""
     text = form.format(*found[:3])
@@ -194,7 +182,7 @@ def test_how_far_below_a_method_may_lie_is_said(finished):
     assert all("over_reference" in cell for cell in base["cells"]["separate"])
     lows = {f"{tokens} tokens": over[1] for tokens in (8, 16, 24) if (over := second["over_reference"][f"at_{tokens}"])}
     place = min(lows, key=lows.get)
-    assert told["second"]["may lie below by up to"] == f"{-lows[place]:.3f} ({place})"
+    assert told["second"]["may lie below e1 by up to"] == f"{-lows[place]:.3f} ({place})"
     assert lows[place] < 0 and told["second"]["t below e1"] == "–"
 
 
@@ -229,7 +217,7 @@ def test_where_a_method_lies_below_and_above_is_said_at_equal_budgets_and_at_equ
             "seeds": "3",
             "t below e1": "8",
             "tokens below e1": "8",
-            "may lie below by up to": "0.400 (8 tokens)",
+            "may lie below e1 by up to": "0.400 (8 tokens)",
             "t above e1": "24",
             "tokens above e1": "16",
             "no budget, less base": "+0.000 [-0.10, +0.10]",
@@ -239,7 +227,7 @@ def test_where_a_method_lies_below_and_above_is_said_at_equal_budgets_and_at_equ
             "seeds": "3",
             "t below e1": "–",
             "tokens below e1": "– (8, 16)",
-            "may lie below by up to": "–",
+            "may lie below e1 by up to": "–",
             "t above e1": "–",
             "tokens above e1": "–",
             "no budget, less base": "+0.000 [-0.10, +0.10]",

@@ -129,7 +129,13 @@ def nowhere_table(contents: Contents) -> str:
         over_base = marked(method["over_base"]["none_accuracy"])
         rows.append([name, str(len(method["seeds"])), *below, _at_worst(at_t, at_tokens), *above, over_base])
     reference = contents["reference"]
-    header = ["method", "seeds", f"t below {reference}", f"tokens below {reference}", "may lie below by up to"]
+    header = [
+        "method",
+        "seeds",
+        f"t below {reference}",
+        f"tokens below {reference}",
+        f"may lie below {reference} by up to",
+    ]
     header += [f"t above {reference}", f"tokens above {reference}", "no budget, less base"]
     return markdown_table(header, rows) if rows else "Not yet there."
 
