@@ -131,6 +131,7 @@ def sampled(thinker, solver, control, budget, problem, sample) -> dict:
     return {
         **{"problem_id": str(problem), "sample": sample, "reward": float(rng.random() < chance)},
         **{"thinking_tokens": int(tokens), "solution_tokens": 2},
+        "thinking_stop_reason": "budget" if tokens < needed else "natural",
     }
 
 

@@ -71,6 +71,7 @@ class Comparison:
             "methods": {name: self._method(name) for name in named},
             "above_t_star": self._above_t_star(),
             "crossed": {name: self._cells(name) for name in pairs if name in self.models},
+            "by_end": self._by_end(),
             "seconds": {
                 "methods": {name: self._seconds(name) for name in arguments.methods if any(self.costs[name])},
                 "all_runs": dict(self.cpu_seconds),
@@ -99,7 +100,7 @@ class Comparison:
             "values": self._values(name),
             "over_reference": self._over(name, self.arguments.reference),
             "over_base": self._over(name, BASE),
-            "none_of_seeds": self._none_of_seeds(name),
+            "by_seed": self._by_seed(name),
             "cost": self._cost(name) if method else None,
             "cells": self._cells(name),
             "controls": self._controls(name),
@@ -143,15 +144,19 @@ class Comparison:
             for what, (reading, _, ends) in self._readings.items()
         }
 
-    def _none_of_seeds(self, name: str) -> list[dict[str, Any]]:
-        """Of each seed the mean accuracy with no budget, and that less the base's: a mean may hide a seed that fell."""
-        own, bases = (
-            self._read(one, lambda model, _: model.accuracy(Control.NONE, UNLIMITED)) if is_there else []
-            for one, is_there in ((name, True), (BASE, name != BASE and BASE in self.models))
-        )
+    def _by_seed(self, name: str) -> dict[str, list[dict[str, Any]]]:
+        """The mean accuracies of each seed, and less its base's: a mean over seeds may hide one that fell."""
+        return {
+            what: self._reading_by_seed(name, reading)
+            for what, (reading, ends, _) in self._readings.items()
+            if ends == RATE
+        }
+
+    def _reading_by_seed(self, name: str, reading: Reading) -> list[dict[str, Any]]:
+        bases = self._read(BASE, reading) if BASE in self.models and name != BASE else []
         return [
-            {"seed": seed, "accuracy": value.mean(), "over_base": None if base is None else (value - base).mean()}
-            for seed, value, base in zip_longest(self.arguments.seeds, own, bases)
+            {"seed": seed, "mean": value.mean(), "over_base": None if base is None else (value - base).mean()}
+            for seed, value, base in zip_longest(self.arguments.seeds, self._read(name, reading), bases)
             if value is not None
         ]
 
@@ -199,19 +204,32 @@ class Comparison:
             found[control] = own
         return found
 
+    def _by_end(self) -> dict[str, list[dict[str, Any]]]:
+        """Of each pair's thinking with its own solutions and with the other's: where it was cut, and where it ended."""
+        found = {}
+        for thinker, solver in self.arguments.crossed_pairs:
+            for label, name in ((crossed_label(thinker, thinker), thinker), (crossed_label(thinker, solver),) * 2):
+                if name in self.models:
+                    found[label] = [self._cell_by_end(name, t) for t in self._first(name).budgets[Control.SEPARATE]]
+        return found
+
+    def _cell_by_end(self, name: str, budget: int) -> dict[str, Any]:
+        by_seed = [model.by_end(budget) for model in self.models[name] if model]
+        return {"budget": budget} | {what: over_seeds([one[what] for one in by_seed], RATE) for what in by_seed[0]}
+
     def _above_t_star(self) -> dict[str, list[dict[str, Any]]]:
-        """Of each method with one t*, its last stage's: accuracy at each larger budget less that at t*."""
+        """Of each method with one t*, its last stage's: accuracy at larger budgets and none, less that at t*."""
         found = {}
         for name, method in self.arguments.methods.items():
             t_star, control = method.trained_budget, method.curve
             if name not in self.models or t_star is None:
                 continue
             at_t_star = self._read(name, lambda model, control, t=t_star: model.accuracy(control, t), control)
-            above = [budget for budget in self._first(name).budgets[control] if budget > t_star]
+            above = [(control, budget) for budget in self._first(name).budgets[control] if budget > t_star]
             found[name] = [
                 {"budget": t, "over_t_star": over_seeds(differences(at_t, at_t_star), DIFFERENCE)}
-                for t in above
-                for at_t in [self._read(name, lambda model, control, t=t: model.accuracy(control, t), control)]
+                for one, t in [*above, (str(Control.NONE), UNLIMITED)]
+                for at_t in [self._read(name, lambda model, control, t=t: model.accuracy(control, t), one)]
             ]
         return found
 

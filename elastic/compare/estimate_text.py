@@ -21,7 +21,7 @@ def rate(found: Estimate | None) -> str:
 
 
 def difference(found: Estimate | None, digits: int = 3) -> str:
-    return _text(found, f"{{:+.{digits}f}}", f"{{:+.{digits - 1 if digits > 1 else digits}f}}")
+    return _text(found, f"{{:+.{digits}f}}", f"{{:+.{digits}f}}")
 
 
 def count_text(found: Estimate | None, digits: int = 0) -> str:

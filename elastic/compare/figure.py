@@ -83,6 +83,8 @@ def _styles(contents: Contents) -> list[dict[str, Any]]:
             continue
         colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
         style = {"color": colour, "marker": marker, "linewidth": 3.0 if name == reference else 1.5}
+        if name == reference:
+            style["zorder"] = 3
         is_variant = name != reference and method["recipe"] == contents["methods"].get(reference, {}).get("recipe")
         styles.append(style | ({"linestyle": ":"} if is_variant else {}))
     return styles

@@ -19,9 +19,11 @@ import numpy as np
 import pandas as pd
 
 from elastic.budget import UNLIMITED
+from elastic.generations import read_generations
 from elastic.matched import Curve, curves
 from elastic.problem_means import ProblemMean
-from elastic.results import Control, Run, read_cells
+from elastic.results import GENERATIONS_NAME, Control, Run, read_cells
+from elastic.rollout import ThinkingStopReason
 
 # Controls whose prompt or rollout is another than that of no budget, however large the budget.
 _OTHER_WITHOUT_BUDGET = (Control.PROMPT, Control.TOLD, Control.S1)
@@ -109,6 +111,29 @@ class Measured:
         """The mean tokens of each problem in such a cell."""
         means = self._means(control, budget)
         return None if means is None else pd.Series({problem: mean.tokens for problem, mean in means.items()})
+
+    def by_end(self, budget: int) -> dict[str, pd.Series]:
+        """At a separate budget, by problem: the share of samples whose thinking was cut, their accuracy, the others'.
+
+        `share_cut`, `cut` and `ended`; the two last of the problems that have such samples.
+        """
+        samples = self._separate_samples[self._separate_samples["budget"] == budget]
+        of_ends = {"cut": samples[samples["is_cut"]], "ended": samples[~samples["is_cut"]]}
+        accuracies = {end: found.groupby("problem_id")["reward"].mean() for end, found in of_ends.items()}
+        return {"share_cut": samples.groupby("problem_id")["is_cut"].mean(), **accuracies}
+
+    @cached_property
+    def _separate_samples(self) -> pd.DataFrame:
+        """The graded samples under separate budgets."""
+        columns = ("key", "problem_id", "sample", "reward", "thinking_stop_reason")
+        budgets = {cell["key"]: _budget(cell) for cell in self.run.cells if cell["control"] == Control.SEPARATE}
+        rows = read_generations(self.run.path.with_name(GENERATIONS_NAME), budgets)
+        graded = [[row[name] for name in columns] for row in rows if row["reward"] is not None]
+        samples = pd.DataFrame(graded, columns=list(columns)).drop_duplicates(list(columns[:3]))
+        return samples.assign(
+            budget=samples["key"].map(budgets),
+            is_cut=samples["thinking_stop_reason"] == ThinkingStopReason.BUDGET,
+        )
 
     def _means(self, control: str, budget: int) -> Mapping[str, ProblemMean] | None:
         keys = [cell["key"] for cell in self.run.cells if (cell["control"], _budget(cell)) == (control, budget)]

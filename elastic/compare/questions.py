@@ -22,19 +22,25 @@ def question_tables(contents: Contents) -> list[str]:
     for name in dict.fromkeys((reference, BASE, *told)):
         if name in contents["methods"]:
             parts += [f"### Controls of {name}", _controls_table(contents, name)]
-    above = "**Above t\\***: accuracy at each t above the method's t*, the last one, less that at it, same model:"
+    above = (
+        "**Above t\\***: accuracy at each t above the method's t*, the last one, and with no budget, less that at t*, "
+        "same model (▼, ▲: the whole interval lies below, above it):"
+    )
     parts += [above, _above_table(contents)]
     parts += ["**No thinking** (t = 0), and no budget:", _zero_table(contents)]
-    parts += ["**No budget, seed by seed** (and less the seed's base):", _none_table(contents)]
     if contents["crossed"]:
         parts += ["**Thinking of one model, solution of another**:", _crossed_table(contents)]
+        by_end = (
+            "**The same, where the budget cut the thinking and where it had ended** (of the problems that have such):"
+        )
+        parts += [by_end, _by_end_table(contents)]
     below = (
         f"**Nowhere below {reference}?** Where the whole interval of the difference lies below, or above, at equal "
         f"budgets t (not those of a prompt, which holds nobody to them) and at matched tokens (in brackets those that "
         f"a method always exceeds, with a seed at least); and how far below {reference} it may lie after all, by the "
         f"lowest end of all these intervals: with few seeds they are wide, and that none lies below says little."
     )
-    parts += [below, nowhere_table(contents)]
+    parts += [below, nowhere_table(contents), *_seed_tables(contents)]
     return parts
 
 
@@ -55,13 +61,13 @@ def _above_table(contents: Contents) -> str:
     found = contents["above_t_star"]
     if not found:
         return "Not yet there."
-    budgets = sorted({step["budget"] for steps in found.values() for step in steps})
+    budgets = sorted({step["budget"] for steps in found.values() for step in steps}, key=lambda t: (t == UNLIMITED, t))
     rows = []
     for name, steps in found.items():
         at = {step["budget"]: step["over_t_star"] for step in steps}
         row = [name, _t_stars(contents["methods"][name]["trained_budgets"])]
         rows.append([*row, *(marked(at.get(budget)) for budget in budgets)])
-    return markdown_table(["method", "t*", *(f"t = {budget}" for budget in budgets)], rows)
+    return markdown_table(["method", "t*", *(f"t = {_place(budget)}" for budget in budgets)], rows)
 
 
 def _t_stars(budgets: Sequence[int | None]) -> str:
@@ -78,20 +84,26 @@ def _zero_table(contents: Contents) -> str:
     return markdown_table(["method", "t = 0", "no budget", "its tokens"], rows)
 
 
-def _none_table(contents: Contents) -> str:
+def _seed_tables(contents: Contents) -> list[str]:
     """A mean over seeds may hide one in which a method fell."""
-    rows = []
-    for name, method in contents["methods"].items():
-        of_seeds = {one["seed"]: one for one in method["none_of_seeds"]}
-        rows.append([name, *(_none_text(of_seeds.get(seed)) for seed in contents["seeds"])])
-    return markdown_table(["method", *(f"seed {seed}" for seed in contents["seeds"])], rows)
+    readings = {"none_accuracy": "No budget"}
+    readings |= {f"at_{tokens}": f"At {tokens} tokens" for tokens in contents["matched_tokens"]}
+    parts = []
+    for what, said in readings.items():
+        rows = []
+        for name, method in contents["methods"].items():
+            of_seeds = {one["seed"]: one for one in method["by_seed"][what]}
+            rows.append([name, *(_seed_text(of_seeds.get(seed)) for seed in contents["seeds"])])
+        header = ["method", *(f"seed {seed}" for seed in contents["seeds"])]
+        parts += [f"**{said}, seed by seed** (and less the seed's base):", markdown_table(header, rows)]
+    return parts
 
 
-def _none_text(found: Contents | None) -> str:
+def _seed_text(found: Contents | None) -> str:
     if found is None:
         return ABSENT
     over = found["over_base"]
-    return f"{found['accuracy']:.3f}" + ("" if over is None else f" ({over:+.3f})")
+    return f"{found['mean']:.3f}" + ("" if over is None else f" ({over:+.3f})")
 
 
 def _cell_at_0(cells: Mapping[str, Sequence[Contents]]) -> Estimate | None:
@@ -117,13 +129,25 @@ def _crossed_table(contents: Contents) -> str:
     return markdown_table(["thinking → solution", *(f"t = {budget_label(budget)}" for budget in budgets)], rows)
 
 
+def _by_end_table(contents: Contents) -> str:
+    rows = []
+    budgets = list(dict.fromkeys(cell["budget"] for cells in contents["by_end"].values() for cell in cells))
+    for label, cells in contents["by_end"].items():
+        at = {cell["budget"]: cell for cell in cells}
+        for what, said in (("share_cut", "share cut"), ("cut", "cut"), ("ended", "ended")):
+            rows.append([f"{label}, {said}", *(rate(at.get(budget, {}).get(what)) for budget in budgets)])
+    return markdown_table(["thinking → solution", *(f"t = {_place(budget)}" for budget in budgets)], rows)
+
+
 def nowhere_table(contents: Contents) -> str:
     """Of each method: where its interval lies whole below, and whole above, the reference's, and below the base's."""
     rows = []
     for name, method in contents["methods"].items():
-        if name in (BASE, contents["reference"]) or not method["over_base"]:
+        if name == BASE or not method["over_base"]:
             continue
-        at_t, at_tokens = _at_budgets(method), _at_matched_tokens(method, contents["matched_tokens"])
+        is_reference = name == contents["reference"]
+        at_t = {} if is_reference else _at_budgets(method)
+        at_tokens = _at_matched_tokens(method, contents["matched_tokens"])
         below = [_where(at_t, -1), f"{_where(at_tokens, -1)} {_exceeded(contents, name)}".rstrip()]
         above = [_where(at_t, 1), _where(at_tokens, 1)]
         over_base = marked(method["over_base"]["none_accuracy"])
@@ -145,7 +169,7 @@ def _at_budgets(method: Contents) -> dict[str, Estimate]:
     if method["curve"] == Control.PROMPT:
         return {}
     cells = method["cells"].get(method["curve"], []) + method["cells"].get(str(Control.NONE), [])
-    return _with_interval({_place(cell): cell.get("over_reference") for cell in cells})
+    return _with_interval({_place(cell["budget"]): cell.get("over_reference") for cell in cells})
 
 
 def _at_matched_tokens(method: Contents, matched: Iterable[int]) -> dict[str, Estimate]:
@@ -180,5 +204,5 @@ def _at_worst(at_t: Mapping[str, Estimate], at_tokens: Mapping[str, Estimate]) -
     return f"{-low:.3f} ({place})" if low < 0 else "0"
 
 
-def _place(cell: Contents) -> str:
-    return "none" if cell["budget"] == UNLIMITED else str(cell["budget"])
+def _place(budget: int) -> str:
+    return "none" if budget == UNLIMITED else str(budget)
