@@ -23,7 +23,9 @@ def test_the_levels_are_those_that_were_written(task):
     levels, nowhere = (rows(WRITTEN[task], heading) for heading in ("# Comparison", "**Nowhere below"))
     written = {name: row | nowhere.get(name, {}) for name, row in levels.items()}
     assert list(shown) == list(written)
+    columns = {column for row in written.values() for column in row}
     for name, row in shown.items():
+        assert row.keys() <= columns
         assert row == {column: plain(written[name].get(column)) for column in row}
 
 

@@ -153,10 +153,13 @@ class Comparison:
         }
 
     def _reading_by_seed(self, name: str, reading: Reading) -> list[dict[str, Any]]:
-        bases = self._read(BASE, reading) if BASE in self.models and name != BASE else []
+        own, bases = (
+            [reading(model, self.arguments.curve_of(one)) if model else None for model in self.models.get(one, [])]
+            for one in (name, BASE if name != BASE else "")
+        )
         return [
             {"seed": seed, "mean": value.mean(), "over_base": None if base is None else (value - base).mean()}
-            for seed, value, base in zip_longest(self.arguments.seeds, self._read(name, reading), bases)
+            for seed, value, base in zip_longest(self.arguments.seeds, own, bases)
             if value is not None
         ]
 
@@ -210,7 +213,8 @@ class Comparison:
         for thinker, solver in self.arguments.crossed_pairs:
             for label, name in ((crossed_label(thinker, thinker), thinker), (crossed_label(thinker, solver),) * 2):
                 if name in self.models:
-                    found[label] = [self._cell_by_end(name, t) for t in self._first(name).budgets[Control.SEPARATE]]
+                    budgets = self._first(name).budgets.get(str(Control.SEPARATE), [])
+                    found[label] = [self._cell_by_end(name, t) for t in budgets]
         return found
 
     def _cell_by_end(self, name: str, budget: int) -> dict[str, Any]:

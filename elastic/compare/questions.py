@@ -31,7 +31,7 @@ def question_tables(contents: Contents) -> list[str]:
     if contents["crossed"]:
         parts += ["**Thinking of one model, solution of another**:", _crossed_table(contents)]
         by_end = (
-            "**The same, where the budget cut the thinking and where it had ended** (of the problems that have such):"
+            "**The same, where the budget cut the thinking and where it had ended** (of problems and seeds with such):"
         )
         parts += [by_end, _by_end_table(contents)]
     below = (
