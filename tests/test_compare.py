@@ -160,8 +160,8 @@ def test_the_tables_say_what_the_numbers_are(finished):
     assert above["second"]["t = 32"] == "–"  # not measured above
     (step, none) = found["above_t_star"]["e1"]
     assert above["e1"]["t = 32"].startswith(shown(step["over_t_star"], SIGNED))
-    of_cells = [cells["none"][0]["accuracy"][0] - at_t[16]["accuracy"][0] for cells in [e1["cells"]]]
-    assert [none["over_t_star"][0]] == pytest.approx(of_cells)
+    gained = e1["cells"]["none"][0]["accuracy"][0] - at_t[16]["accuracy"][0]
+    assert none["over_t_star"][0] == pytest.approx(gained)
     assert above["e1"]["t = none"].startswith(shown(none["over_t_star"], SIGNED))
     zero = rows(tables, "**No thinking**")
     assert zero["base"]["t = 0"] == shown(base["cells"]["zero"][0]["accuracy"])
@@ -245,15 +245,20 @@ def test_where_a_method_lies_below_and_above_is_said_at_equal_budgets_and_at_equ
     }
 
 
+def samples_at_16(run: Path) -> pd.DataFrame:
+    """Under separate budgets."""
+    cells = json.loads((run / "evaluation" / "results.json").read_text())
+    key = next(c["key"] for c in cells if c["control"] == "separate" and c["thinking_token_budget"] == 16)
+    lines = (run / "evaluation" / "generations.jsonl").read_text().splitlines()
+    return pd.DataFrame([row for row in map(json.loads, lines) if row["key"] == key])
+
+
 def test_crossed_accuracy_is_told_apart_by_how_the_thinking_ended(finished):
     """Each problem counts once; read from generations.jsonl by another way."""
     folder, found = finished
     of_seeds = []
     for run in sorted((folder / "out").glob("crossed-*")):
-        cells = json.loads((run / "evaluation" / "results.json").read_text())
-        key = next(c["key"] for c in cells if c["control"] == "separate" and c["thinking_token_budget"] == 16)
-        lines = (run / "evaluation" / "generations.jsonl").read_text().splitlines()
-        drawn = pd.DataFrame([row for row in map(json.loads, lines) if row["key"] == key])
+        drawn = samples_at_16(run)
         drawn["is_cut"] = drawn["thinking_stop_reason"] == "budget"
         by_problem = drawn.groupby(["is_cut", "problem_id"])["reward"].mean().groupby("is_cut").mean()
         of_seeds.append((drawn["is_cut"].mean(), by_problem[True], by_problem[False]))
@@ -270,11 +275,8 @@ def test_the_numbers_are_those_of_the_samples(finished):
     folder, found = finished
     of_seeds = []
     for run in sorted((folder / "out").glob("e1-*")):
-        cells = json.loads((run / "evaluation" / "results.json").read_text())
-        key = next(c["key"] for c in cells if c["control"] == "separate" and c["thinking_token_budget"] == 16)
-        lines = (run / "evaluation" / "generations.jsonl").read_text().splitlines()
-        rows = pd.DataFrame([row for row in map(json.loads, lines) if row["key"] == key])
-        of_seeds.append((rows["reward"].mean(), (rows["thinking_tokens"] + rows["solution_tokens"]).mean()))
+        drawn = samples_at_16(run)
+        of_seeds.append((drawn["reward"].mean(), (drawn["thinking_tokens"] + drawn["solution_tokens"]).mean()))
     (cell,) = [cell for cell in found["methods"]["e1"]["cells"]["separate"] if cell["budget"] == 16]
     assert [cell["accuracy"][0], cell["tokens"][0]] == pytest.approx(np.mean(of_seeds, axis=0))
     assert cell["accuracy"][3] == 2

@@ -154,8 +154,8 @@ class Comparison:
 
     def _reading_by_seed(self, name: str, reading: Reading) -> list[dict[str, Any]]:
         own, bases = (
-            [reading(model, self.arguments.curve_of(one)) if model else None for model in self.models.get(one, [])]
-            for one in (name, BASE if name != BASE else "")
+            [reading(model, self.arguments.curve_of(one)) if model else None for model in models]
+            for one, models in ((name, self.models[name]), (BASE, self.models.get(BASE, []) if name != BASE else []))
         )
         return [
             {"seed": seed, "mean": value.mean(), "over_base": None if base is None else (value - base).mean()}

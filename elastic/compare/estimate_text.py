@@ -21,14 +21,16 @@ def rate(found: Estimate | None) -> str:
 
 
 def difference(found: Estimate | None, digits: int = 3) -> str:
-    return _text(found, f"{{:+.{digits}f}}", f"{{:+.{digits}f}}")
+    return _text(found, f"{{:+.{digits}f}}")
 
 
 def count_text(found: Estimate | None, digits: int = 0) -> str:
-    return _text(found, f"{{:,.{digits}f}}", f"{{:,.{digits}f}}")
+    return _text(found, f"{{:,.{digits}f}}")
 
 
-def _text(found: Estimate | None, form: str, end_form: str) -> str:
+def _text(found: Estimate | None, form: str, end_form: str = "") -> str:
+    """The mean and, unless they are the same, the ends of its interval, by `end_form` if it is another than `form`."""
+    end_form = end_form or form
     if found is None:
         return ABSENT
     if found.low is None or found.low == found.high == found.mean:

@@ -82,9 +82,9 @@ def _styles(contents: Contents) -> list[dict[str, Any]]:
             styles.append({"color": _BLACK, "linestyle": "--", "marker": "x", "linewidth": 1.8, "zorder": 3.5})
             continue
         colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
-        style = {"color": colour, "marker": marker, "linewidth": 3.0 if name == reference else 1.5}
+        style = {"color": colour, "marker": marker, "linewidth": 1.5}
         if name == reference:
-            style["zorder"] = 3
+            style |= {"linewidth": 3.0, "zorder": 3}
         is_variant = name != reference and method["recipe"] == contents["methods"].get(reference, {}).get("recipe")
         styles.append(style | ({"linestyle": ":"} if is_variant else {}))
     return styles

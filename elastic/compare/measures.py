@@ -21,7 +21,7 @@ import pandas as pd
 from elastic.budget import UNLIMITED
 from elastic.generations import read_generations
 from elastic.matched import Curve, curves
-from elastic.problem_means import ProblemMean
+from elastic.problem_means import ProblemMean, ProblemMeans, problem_means
 from elastic.results import GENERATIONS_NAME, Control, Run, read_cells
 from elastic.rollout import ThinkingStopReason
 
@@ -105,7 +105,7 @@ class Measured:
     def accuracy(self, control: str, budget: int) -> pd.Series | None:
         """Of each problem in the control's cell at this budget; None where there is none."""
         means = self._means(control, budget)
-        return None if means is None else pd.Series({problem: mean.accuracy for problem, mean in means.items()})
+        return None if means is None else _accuracies(means)
 
     def tokens(self, control: str, budget: int) -> pd.Series | None:
         """The mean tokens of each problem in such a cell."""
@@ -117,27 +117,36 @@ class Measured:
 
         `share_cut`, `cut` and `ended`; the two last of the problems that have such samples.
         """
-        samples = self._separate_samples[self._separate_samples["budget"] == budget]
-        of_ends = {"cut": samples[samples["is_cut"]], "ended": samples[~samples["is_cut"]]}
-        accuracies = {end: found.groupby("problem_id")["reward"].mean() for end, found in of_ends.items()}
-        return {"share_cut": samples.groupby("problem_id")["is_cut"].mean(), **accuracies}
+        key = self._key(Control.SEPARATE, budget)
+        return {what: _accuracies(means.get(key, {})) for what, means in self._means_by_end.items()}
 
     @cached_property
-    def _separate_samples(self) -> pd.DataFrame:
-        """The graded samples under separate budgets."""
-        columns = ("key", "problem_id", "sample", "reward", "thinking_stop_reason")
-        budgets = {cell["key"]: _budget(cell) for cell in self.run.cells if cell["control"] == Control.SEPARATE}
-        rows = read_generations(self.run.path.with_name(GENERATIONS_NAME), budgets)
-        graded = [[row[name] for name in columns] for row in rows if row["reward"] is not None]
-        samples = pd.DataFrame(graded, columns=list(columns)).drop_duplicates(list(columns[:3]))
-        return samples.assign(
-            budget=samples["key"].map(budgets),
-            is_cut=samples["thinking_stop_reason"] == ThinkingStopReason.BUDGET,
-        )
+    def _means_by_end(self) -> dict[str, ProblemMeans]:
+        keys = {cell["key"] for cell in self.run.cells if cell["control"] == Control.SEPARATE}
+        rows = list(read_generations(self.run.path.with_name(GENERATIONS_NAME), keys))
+
+        def is_cut(row: Mapping[str, Any]) -> bool:
+            return row["thinking_stop_reason"] == ThinkingStopReason.BUDGET
+
+        return {
+            "share_cut": problem_means(
+                row | {"reward": float(is_cut(row))} for row in rows if row["reward"] is not None
+            ),
+            "cut": problem_means(row for row in rows if is_cut(row)),
+            "ended": problem_means(row for row in rows if not is_cut(row)),
+        }
 
     def _means(self, control: str, budget: int) -> Mapping[str, ProblemMean] | None:
-        keys = [cell["key"] for cell in self.run.cells if (cell["control"], _budget(cell)) == (control, budget)]
-        return self.run.problem_means.get(keys[0]) if keys else None
+        return self.run.problem_means.get(self._key(control, budget))
+
+    def _key(self, control: str, budget: int) -> str | None:
+        """Of the control's cell at this budget."""
+        keys = (cell["key"] for cell in self.run.cells if (cell["control"], _budget(cell)) == (control, budget))
+        return next(keys, None)
+
+
+def _accuracies(means: Mapping[str, ProblemMean]) -> pd.Series:
+    return pd.Series({problem: mean.accuracy for problem, mean in means.items()}, dtype=float)
 
 
 def _budget(cell: Mapping[str, Any]) -> int:

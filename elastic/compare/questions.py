@@ -1,4 +1,4 @@
-"""The tables that answer: controls at matched tokens, above t*, t = 0, no budget by seed, crossed, nowhere below."""
+"""The tables that answer: controls at matched tokens, above t*, t = 0, crossed, nowhere below, seed by seed."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _by_end_table(contents: Contents) -> str:
         at = {cell["budget"]: cell for cell in cells}
         for what, said in (("share_cut", "share cut"), ("cut", "cut"), ("ended", "ended")):
             rows.append([f"{label}, {said}", *(rate(at.get(budget, {}).get(what)) for budget in budgets)])
-    return markdown_table(["thinking → solution", *(f"t = {_place(budget)}" for budget in budgets)], rows)
+    return markdown_table(["thinking → solution", *(f"t = {budget_label(budget)}" for budget in budgets)], rows)
 
 
 def nowhere_table(contents: Contents) -> str:
